@@ -25,7 +25,6 @@ from uuid import uuid4
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
-from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 
@@ -91,15 +90,12 @@ class FakeEnvironment(Environment):
         super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
         if script not in SCRIPTS:
             raise InvalidInput(f"script: {script!r} is none of {', '.join(SCRIPTS)}")
-        self._set(directory=str(directory), script=script)
+        self.directory, self.script = str(directory), script
 
     def check(self) -> None:
         super().check()
         if not Path(self.directory).is_dir():
             raise InvalidInput(f"directory: {self.directory!r} is no folder; make it first")
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
 
 
 class FakeBackend(Backend):
@@ -149,7 +145,8 @@ class FakeBackend(Backend):
         if not file.exists():
             return True
         container = _read(file)
-        if handle is not None and container["uid"] != handle["uid"]:
+        made_by = container["uid"] == handle["uid"] if handle is not None else container["request"] == dict(named)
+        if not made_by:
             return True
         deleted = file.with_suffix(".deleted")
         if not deleted.exists():

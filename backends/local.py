@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.base import InProcess
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, InvalidParameters
-from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.routing import LOCAL
 from dispatcher.runs.spec import FRESH_PROCESS
 from dispatcher.storage.base import PARAMETERS
@@ -49,7 +48,7 @@ class LocalEnvironment(Environment):
         super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
         if not isinstance(fresh_process, bool):
             raise InvalidInput(f"LocalEnvironment.fresh_process: must be true or false, got {fresh_process!r:.100}")
-        self._set(fresh_process=fresh_process)
+        self.fresh_process = fresh_process
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -68,9 +67,6 @@ class LocalEnvironment(Environment):
         runner = storage.get_env_runner(flow_location)
         run = getattr(runner, "unopened", runner)  # a worker doesn't open a container's result
         return lambda parameters: run({**os.environ, **(env or {}), PARAMETERS: _as_json(parameters)})
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
 
 
 class LocalBackend(InProcess):

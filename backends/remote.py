@@ -65,7 +65,7 @@ class RemoteEnvironment(Environment):
         if importlib.util.find_spec(top) is not None:
             _class(self.executor)
 
-    def _executor(self) -> Executor:
+    def make_executor(self) -> Executor:
         name: Any = self.executor
         defaults: dict[str, Any] = {}
         if name is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from backends.base import Backend
@@ -48,6 +49,22 @@ class Group:
         """
         return _object(self, name, tuple(sys.path))
 
+    def check(self, value: object, name: str) -> None:
+        """Check that workers will find the class of ``value`` by ``name``.
+
+        Raises:
+            InvalidInput: they would find none, or another.
+        """
+        remedy = f"register {type(value).__name__} as an entry point of the group {self.group!r}"
+        try:
+            registered = self.get(name)
+        except MissingExtra:
+            raise
+        except InvalidInput as error:
+            raise InvalidInput(f"{error} ({remedy})") from error
+        if type(value).__name__ == name and type(value) is not registered:
+            raise InvalidInput(f"{name}: another class is registered under this name; {remedy}")
+
     def names(self) -> list[str]:
         """Return the names for people, sorted."""
         return sorted({*self.our_names(), *(entry.name for entry in metadata.entry_points(group=self.group))})
@@ -76,7 +93,7 @@ class Group:
                 return entry
         if not self.our_names():
             raise InvalidInput(f"{DISTRIBUTION} has no entry points of {self.group}: install it again")
-        raise InvalidInput(f"unknown {self.kind} {name!r}; known: {', '.join(self.names())}")
+        raise InvalidInput(f"unknown {self.kind} {shown(name)}; known: {', '.join(self.names())}")
 
 
 ENVIRONMENTS = Group("environment", "dispatcher.environments")

@@ -9,8 +9,10 @@ from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.record import Record
+from dispatcher.support.log_throttle import LogThrottle
 
 logger = logging.getLogger(__name__)
+_throttle = LogThrottle(logger)
 
 
 def refusal(records: Records, record: Record, now: float) -> Change | None:
@@ -25,5 +27,5 @@ def refusal(records: Records, record: Record, now: float) -> Change | None:
     change = transitions.refuse(record, now, reason="SealBroken", message=problem) if problem else None
     if change is not None:
         count_rejection(records.rejections, Rejected.RUN)
-        logger.warning("Run %s is refused: %s", record.id, problem)
+        _throttle.warn(f"Run {record.id} is refused", problem, kind=problem.replace(record.id, "…"))
     return change

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from backends.container import arguments
 from dispatcher.environments.base import Environment, parameters_and_env
 from dispatcher.errors import InvalidInput
-from dispatcher.executors.local import LocalExecutor
 from dispatcher.support.escaping import article
 
 if TYPE_CHECKING:
@@ -57,9 +56,10 @@ class ContainerEnvironment(Environment):
         variables = arguments.check_variables(env, argument=f"{name}.env")
         references = arguments.check_variables(secrets, argument=f"{name}.secrets")
         for variable, reference in references.items():
-            self._check_reference(variable, reference)
+            self.check_reference(variable, reference)
         arguments.check_distinct(variables, references, argument=f"{name}.secrets")
-        self._set(image=image, _env=variables, _secrets=references)
+        self.image = image
+        self._set(_env=variables, _secrets=references)
 
     @property
     def env(self) -> dict[str, str]:
@@ -131,15 +131,12 @@ class ContainerEnvironment(Environment):
         with opened(os.environ) as job:
             return super().execute(job.storage, job.location, parameters=job.parameters)
 
-    def _check_reference(self, variable: str, reference: str) -> None:
+    def check_reference(self, variable: str, reference: str) -> None:
         """Check what stands for a secret's value. Its form is the service's.
 
         Raises:
             InvalidInput: it is no reference; doesn't show it.
         """
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
 
     def _added_json(self) -> dict[str, Any]:
         return {name: value for name in self.added if (value := getattr(self, name))}

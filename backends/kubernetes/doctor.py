@@ -15,7 +15,7 @@ from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError, Permanent, Transient
-from dispatcher.inspection.finding import Finding, ok, problem, warning
+from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
@@ -60,7 +60,7 @@ def examine(
     try:
         version = api.version()
     except _ERRORS as error:
-        yield problem("api", str(error), "see `kubectl version` with the same kubeconfig")
+        yield problem_of("api", error, "see `kubectl version` with the same kubeconfig")
         return
     yield _version(version)
     for namespace in settings.group(KubernetesSettings).namespaces:

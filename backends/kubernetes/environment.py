@@ -121,7 +121,7 @@ class KubernetesJobEnvironment(ContainerEnvironment):
 
         return create(self, DirectExecution(location=flow_file_path, image=docker_name))
 
-    def _check_reference(self, variable: str, reference: str) -> None:
+    def check_reference(self, variable: str, reference: str) -> None:
         name, _, key = reference.partition("/")
         if not _is_name(name) or not _KEY.fullmatch(key):
             problem = f"{variable} must be 'secret/key', never a value; got"

@@ -101,10 +101,10 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
 
 
 def _load_document(loader: Any) -> Any:
-    """Return the value of a document. A key that stands twice in one mapping is an error; merged keys (``<<``) don't
-    count."""
+    """Return the value of the only document. A key that stands twice in one mapping is an error; merged keys (``<<``)
+    don't count."""
     try:
-        root = loader.get_single_node()
+        root = _root(loader)
         pending, visited = [root] if root is not None else [], set()
         while pending:
             node = pending.pop()
@@ -119,6 +119,22 @@ def _load_document(loader: Any) -> Any:
         return None if root is None else loader.construct_document(root)
     finally:
         loader.dispose()
+
+
+def _root(loader: Any) -> Any:
+    """Return the root of the only document that isn't empty, as ``kubectl`` reads a file; None if all are.
+
+    Raises:
+        ValueError: there are several.
+    """
+    roots = []
+    while loader.check_node():
+        node = loader.get_node()
+        if node.id != "scalar" or node.value or node.style:
+            roots.append(node)
+    if len(roots) > 1:
+        raise ValueError(f"another document begins in line {roots[1].start_mark.line + 1}")
+    return roots[0] if roots else None
 
 
 def _check_unique(keys: list[Any]) -> None:
@@ -175,14 +191,18 @@ def _check_refused(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
-    pod = at(spec, "spec.template.spec") or {}
-    for index, volume in enumerate(pod.get("volumes") or ()):
-        if isinstance(volume, Mapping) and volume.get("name") == VOLUME:
+    pod = at(spec, "spec.template.spec")
+    for index, volume in _mappings(at(pod, "volumes")):
+        if volume.get("name") == VOLUME:
             yield f"spec.template.spec.volumes[{index}].name: {VOLUME} is the name of the runner's own volume"
-    first = pod["containers"][0]
-    for index, mount in enumerate((first.get("volumeMounts") or ()) if isinstance(first, Mapping) else ()):
-        if isinstance(mount, Mapping) and str(mount.get("mountPath", "")).rstrip("/") == MOUNT:
+    for index, mount in _mappings(at(pod["containers"][0], "volumeMounts")):
+        if str(mount.get("mountPath", "")).rstrip("/") == MOUNT:
             yield f"spec.template.spec.containers[0].volumeMounts[{index}].mountPath: {MOUNT} is the runner's own"
+
+
+def _mappings(value: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return the mappings in a list with their places. Anything else is a wrong type, which is reported elsewhere."""
+    return [(i, item) for i, item in enumerate(value) if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def at(spec: Any, path: str) -> Any:
@@ -202,7 +222,8 @@ def _table() -> Mapping[str, Any]:
 
 
 def _check_type(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
-    """Yield the paths where ``value`` doesn't match the type ``kind`` of the table. Null counts as a missing field."""
+    """Yield the paths where ``value`` doesn't match the type ``kind`` of the table. A field that is
+    null counts as missing; an item of a list can't be."""
     if value is None:
         return
     if kind[0] in "[{":
@@ -231,6 +252,8 @@ def _check_items(value: Any, kind: str, path: str, allow_unknown: bool) -> Itera
             yield f"{path}: must be a list, got {shown(value)}"
             return
         for index, item in enumerate(value):
+            if item is None:
+                yield f"{path}[{index}]: must not be null: fill the item in, or remove its dash"
             yield from _check_type(item, inner, f"{path}[{index}]", allow_unknown)
         return
     if not isinstance(value, Mapping):

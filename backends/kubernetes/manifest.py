@@ -244,7 +244,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     for container in (*pod["containers"], *(pod.get("initContainers") or ())):
         container["env"] = _merge_env(container.get("env"), _plain_env(attempt.variables))
     flow = pod["containers"][0]
-    flow.setdefault("name", "flow")
+    flow["name"] = flow.get("name") or "flow"
     flow["image"] = image_of(attempt, settings.group(KubernetesSettings), template=flow.get("image"))
     flow["command"] = runner.command(module)
     flow.pop("args", None)

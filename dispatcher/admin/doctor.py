@@ -18,7 +18,7 @@ from dispatcher.admin.server_health import eviction, judge, numbers
 from dispatcher.admin.signing_keys import configured_keys, laptop_keys
 from dispatcher.errors import DispatcherError
 from dispatcher.inspection.explain import command_for
-from dispatcher.inspection.finding import Finding, ok, problem, warning
+from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Records
@@ -27,39 +27,12 @@ if TYPE_CHECKING:
     from dispatcher.settings import Settings
 
 
-def examine_backend(name: str, url: str | None = None) -> Iterator[Finding]:
-    """Check the place where a backend's runs go, in the backend's own words.
-
-    Args:
-        name: the backend's.
-        url: the server, in place of ``DISPATCHER__URL``.
-    """
-    from dispatcher import registry
-    from dispatcher.settings import Settings
-
-    try:
-        settings = Settings.load(url=url)
-        backend = registry.backend(name)(settings)
-    except DispatcherError as error:
-        yield problem(name, str(error), "correct what it names")
-        return
-    try:
-        backend.check_settings(settings)
-    except DispatcherError as error:
-        yield problem("settings", str(error), "correct the variable")
-    try:
-        yield from backend.examine()
-    except DispatcherError as error:
-        yield problem(name, str(error), "correct what it names")
-    finally:
-        backend.close()
-
-
-def examine(url: str | None = None) -> Iterator[Finding]:
+def examine(url: str | None = None, *, backend: str | None = None) -> Iterator[Finding]:
     """Check everything, in an order in which the first problem explains later ones.
 
     Args:
         url: the server, in place of ``DISPATCHER__URL``.
+        backend: the name of one whose place is checked, too, in its own words.
     """
     from dispatcher.settings import Settings
 
@@ -67,12 +40,14 @@ def examine(url: str | None = None) -> Iterator[Finding]:
     try:
         settings = Settings.load(url=url)
     except DispatcherError as error:
-        yield problem("settings", str(error), "correct the variable")
+        yield problem_of("settings", error, "correct the variable")
         return
     variables = sorted(name for name in os.environ if name.upper().startswith("DISPATCHER__"))
     yield ok("settings", f"{', '.join(variables)} set" if variables else "all at their defaults")
     yield from misspelt(variables, _first_words())
     yield from _server(settings)
+    if backend is not None:
+        yield from _backend(backend, settings)
 
 
 def misspelt(variables: Iterable[str], first_words: Iterable[str]) -> Iterator[Finding]:
@@ -117,6 +92,26 @@ def serving(
         yield warning("queue", f"{count} waiting in {name}, which no live worker serves", remedy)
 
 
+def _backend(name: str, settings: Settings) -> Iterator[Finding]:
+    from dispatcher import registry
+
+    try:
+        backend = registry.backend(name)(settings)
+    except DispatcherError as error:
+        yield problem_of(name, error, "correct what it names")
+        return
+    try:
+        backend.check_settings(settings)
+    except DispatcherError as error:
+        yield problem_of("settings", error, "correct the variable")
+    try:
+        yield from backend.examine()
+    except DispatcherError as error:
+        yield problem_of(name, error, "correct what it names")
+    finally:
+        backend.close()
+
+
 def _first_words() -> list[str]:
     from dispatcher import registry
     from dispatcher.settings import INTERNAL, Settings
@@ -145,7 +140,7 @@ def _laptop(settings: Settings) -> Iterator[Finding]:
     try:
         status = laptop.status(settings)
     except DispatcherError as error:
-        yield problem("server", str(error), "set DISPATCHER__STATE_DIR to a directory of yours on a local disk")
+        yield problem_of("server", error, "set DISPATCHER__STATE_DIR to a directory of yours on a local disk")
         return
     if settings.signing_keys is not None or settings.signing_keys_file is not None:
         yield from configured_keys(settings)
@@ -175,8 +170,7 @@ def _remote_server(settings: Settings) -> Iterator[Finding]:
     try:
         health = read_health(settings.url)
     except DispatcherError as error:
-        text = str(error).replace(", or `dispatcher doctor`", "")
-        yield problem("server", text, "is it running, and do host, port, user and password of the URL fit it?")
+        yield problem_of("server", error, "is it running, and do host, port, user and password of the URL fit it?")
         return
     yield from judge(health, shown(settings.url), now=time.time())
     if settings.broker_url is not None:
@@ -184,7 +178,7 @@ def _remote_server(settings: Settings) -> Iterator[Finding]:
     try:
         records = connect(settings)
     except DispatcherError as error:
-        yield problem("records", str(error), "see the server's log")
+        yield problem_of("records", error, "see the server's log")
         return
     try:
         yield from _workers(records)
@@ -199,7 +193,7 @@ def _broker(url: str) -> Iterator[Finding]:
     try:
         health = read_health(url)
     except DispatcherError as error:
-        yield problem("broker", str(error), "correct DISPATCHER__BROKER_URL, or start that server")
+        yield problem_of("broker", error, "correct DISPATCHER__BROKER_URL, or start that server")
         return
     yield ok("broker", f"{shown(url)} answers, {health.product} {health.version}")
     yield from eviction("broker", health)

@@ -30,12 +30,17 @@ class GlobalOptions:
         return Settings.load(**{"url": self.url, **overrides})
 
     @contextmanager
-    def client(self) -> Iterator[Dispatcher]:
-        """Connect a client, and close it at the end."""
+    def client(self, *, connect: bool = True) -> Iterator[Dispatcher]:
+        """Make a client, and close it at the end. Without ``connect``, its first request connects it."""
         from dispatcher import Dispatcher
 
-        with Dispatcher(settings=self.settings()) as client:
+        client = Dispatcher(settings=self.settings())
+        try:
+            if connect:
+                client.session  # noqa: B018
             yield client
+        finally:
+            client.close()
 
 
 pass_global_options = click.make_pass_decorator(GlobalOptions, ensure=True)

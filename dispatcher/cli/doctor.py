@@ -19,15 +19,13 @@ def doctor(global_options: GlobalOptions, backend: str | None, as_json: bool) ->
     Prints a remedy for each problem. Exits 1 if there is a problem; warnings don't count.
     """
     from dataclasses import asdict
-    from itertools import chain
 
-    from dispatcher.admin.doctor import examine, examine_backend
+    from dispatcher.admin.doctor import examine
     from dispatcher.inspection.finding import Level
 
     marks = {Level.OK: ("ok", "green"), Level.WARNING: ("warning", "yellow"), Level.PROBLEM: ("problem", "red")}
     findings = []
-    more = examine_backend(backend, global_options.url) if backend else iter(())
-    for finding in chain(examine(global_options.url), more):
+    for finding in examine(global_options.url, backend=backend):
         findings.append(finding)
         if as_json:
             continue

@@ -11,6 +11,7 @@ from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record
 from dispatcher.runs.value import Value
+from dispatcher.support.escaping import shown
 from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
@@ -41,10 +42,10 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     recent = client.records.runs.find(Query(), limit=_MAX_SEARCHED)
     matching = [record.id for record in recent if record.id.endswith(text)]
     if not matching:
-        raise UnknownRun(f"no run id equals or ends with {text!r}, or the run's retention is over")
+        raise UnknownRun(f"no run id equals or ends with {shown(text)}, or the run's retention is over")
     if len(matching) > 1:
         raise InvalidInput(
-            f"run {text!r}: {len(matching)} run ids end with it; write more characters: {', '.join(matching[:3])}"
+            f"run {shown(text)}: {len(matching)} run ids end with it; write more characters: {', '.join(matching[:3])}"
         )
     return client.get(matching[0])
 

@@ -115,7 +115,7 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environments.base import Environment, from_json
 
-    return _load(text, Environment, from_json, "--environment", allow_sealed)  # type: ignore[type-abstract]
+    return _load(text, Environment, from_json, "--environment", allow_sealed)
 
 
 def storage(text: str, *, allow_sealed: bool = False) -> Storage:

@@ -9,6 +9,7 @@ import click
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import echo_lines, print_json
+from dispatcher.support.escaping import shown
 
 
 @click.command()
@@ -34,10 +35,10 @@ def render(
     as_json: bool,
     **values: Any,
 ) -> int:
-    """Print the exact request that a worker would send for a run, with its digest, offline.
+    """Print the exact request that a worker would send for a run to its backend, such as Kubernetes, offline.
 
     TARGET and options are those of `run`; the settings are those of the worker that would take the run. Names, labels
-    and therefore the digest belong to one run: give the id of an existing run, and its instance, to see its request.
+    and therefore a digest belong to one run: give the id of an existing run, and its instance, to see its request.
     """
     from dispatcher import registry
     from dispatcher.cli.targets import load
@@ -49,10 +50,10 @@ def render(
     from dispatcher.support.ids import is_instance, is_run_id, new_id
 
     if run_id is not None and not is_run_id(run_id):
-        raise InvalidInput(f"--run-id: must be a run's id, as `dispatcher list` shows it, got {run_id!r}")
+        raise InvalidInput(f"--run-id: must be a run's id, as `dispatcher list` shows it, got {shown(run_id)}")
     if not is_instance(instance):
         raise InvalidInput(
-            f"--instance: must be an installation's id, as `dispatcher status` shows it, got {instance!r}"
+            f"--instance: must be an installation's id, as `dispatcher status` shows it, got {shown(instance)}"
         )
     flow = load(target, Flow, argument="TARGET")
     settings = global_options.settings()

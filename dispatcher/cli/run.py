@@ -40,11 +40,12 @@ def run(global_options: GlobalOptions, /, target: str, quiet: bool, as_json: boo
     terminal (SIGHUP).
     """
     from dispatcher.cli.follow import count_signals
+    from dispatcher.support.urls import MEMORY
 
     with count_signals() as signals:
         name, submit_run = _prepare(target, values)
-        with global_options.client() as client:
-            inline = client.session.inline
+        with global_options.client(connect=False) as client:  # a request that is refused starts no laptop server
+            inline = (client.settings.url or "").startswith(MEMORY)
             with redirect_stdout(sys.stderr) if inline and (quiet or as_json) else nullcontext():
                 submitted = submit_run(client)
             view = _view(quiet=quiet, as_json=as_json, inline=inline)
@@ -67,7 +68,7 @@ def submit(global_options: GlobalOptions, /, target: str, as_json: bool, **value
     from dispatcher.inspection.as_json import run_json
 
     _, submit_run = _prepare(target, values)
-    with global_options.client() as client:
+    with global_options.client(connect=False) as client:
         submitted = submit_run(client)
         if as_json:
             print_json(run_json(record_of(client, submitted)))

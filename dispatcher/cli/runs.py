@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +116,11 @@ def cancel(global_options: GlobalOptions, run_ids: Sequence[str]) -> int:
             if before.terminal:
                 echo(f"{run.id}  {before.state} already")
                 continue
-            with suppress(InvalidInput):  # it has ended meanwhile
+            try:
                 run.cancel()
+            except InvalidInput:
+                if not record_of(client, run).terminal:  # else it has ended meanwhile
+                    raise
             echo(f"{run.id}  {cancel_status(record_of(client, run))}")
     return 0
 

@@ -17,7 +17,7 @@ from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable
 from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
-from dispatcher.runs.options import Options, Seconds
+from dispatcher.runs.options import Options
 from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
@@ -26,6 +26,8 @@ from dispatcher.submission.new_record import new_record
 from dispatcher.submission.request import RequestChecker, SubmitRequest, bind_all, check_key
 from dispatcher.submission.spec_builder import SpecBuilder
 from dispatcher.submission.spec_template import SpecTemplate
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 from dispatcher.support.ids import check_run_id, made_at
 from dispatcher.support.urls import MEMORY, parse
 
@@ -174,7 +176,7 @@ class Dispatcher:
             ServerUnavailable: the server can't be reached.
         """
         if not isinstance(run_id, str):
-            raise InvalidInput(f"run id: must be a string, got {run_id!r}")
+            raise InvalidInput(f"run id: must be a string, got {shown(run_id)}")
         try:
             record, _ = self.session.records.runs.get(check_run_id(run_id))
         except UnknownRun:
@@ -224,25 +226,25 @@ class Dispatcher:
         runs: Iterable[Run[Any]],
         *,
         return_when: str = waiting.ALL_COMPLETED,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         progress: bool = False,
     ) -> waiting.DoneAndNotDone:
         """Wait for runs to end; see :func:`dispatcher.client.waiting.wait`."""
         return waiting.wait(runs, return_when=return_when, timeout=timeout, progress=progress)
 
-    def as_completed(self, runs: Iterable[Run[R]], timeout: float | None = None) -> Iterator[Run[R]]:
+    def as_completed(self, runs: Iterable[Run[R]], timeout: Seconds | None = None) -> Iterator[Run[R]]:
         """Yield the runs, each when it ends; see :func:`dispatcher.client.waiting.as_completed`."""
         return waiting.as_completed(runs, timeout)
 
-    def subscribe(self, name: str, *, timeout: float | None = None) -> Subscription:
+    def subscribe(self, name: str, *, timeout: Seconds | None = None) -> Subscription:
         """Return all lifecycle events from now on, or from where this subscriber stopped: durably, at least once.
 
         Args:
             name: the subscriber's name, under which its position is kept.
-            timeout: seconds without an event after which the iteration ends; None: never.
+            timeout: seconds, or a timedelta, without an event after which the iteration ends; None: never.
 
         Raises:
-            InvalidInput: the name isn't 1 to 200 printable characters.
+            InvalidInput: the name isn't 1 to 200 printable characters, or ``timeout`` is no time.
             ServerUnavailable: the server can't be reached.
         """
         from dispatcher.client.subscription import Subscription
@@ -307,6 +309,7 @@ class Dispatcher:
     def _accept(
         self, request: SubmitRequest, parameters: Sequence[Mapping[str, Any]], keys: Sequence[str]
     ) -> list[Run[Any]]:
+        self._sessions.check_backend(request.environment.backend)
         session = self.session
         build = partial(self._build, session, request, parameters, keys)
         template, records = build()
@@ -337,7 +340,6 @@ class Dispatcher:
         now = time.time() + (session.clock_offset if options.timeout and options.start_within else 0.0)
         ring, blobs = session.keys, session.blobs
         ring.check_backend(request.environment.backend)
-        session.check_backend(request.route(session.scope))
         if self._specs is None:
             self._specs = SpecBuilder(scope=session.scope, blobs=blobs, limits=limits, key_id=ring.signing_key_id)
         template = self._specs.build(request, now)
@@ -351,9 +353,9 @@ class Dispatcher:
 
     def _unknown(self, run_id: str) -> str:
         if made_at(run_id) is None:
-            return f"no run {run_id!r}: an id has 26 letters and digits; `dispatcher list` shows those of today"
+            return f"no run {shown(run_id)}: an id has 26 letters and digits; `dispatcher list` shows those of today"
         server = self.session.server_name
-        return f"no run {run_id!r} at {server}: its retention is over, or it was submitted to another server"
+        return f"no run {shown(run_id)} at {server}: its retention is over, or it was submitted to another server"
 
 
 def _create(session: ClientSession, records: Sequence[Record]) -> list[Record]:

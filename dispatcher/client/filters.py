@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.flows.flow import Flow
 from dispatcher.records.query import Query
-from dispatcher.runs.options import Seconds
 from dispatcher.runs.states import State
+from dispatcher.support.durations import Seconds, seconds_of
+from dispatcher.support.escaping import shown
 
 
 def make_query(
@@ -51,19 +52,19 @@ def check_limit(limit: int | None) -> None:
         InvalidInput: it is neither None nor an integer of at least 0.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        raise InvalidInput(f"limit: must be an integer of at least 0, or None for all, got {limit!r}")
+        raise InvalidInput(f"limit: must be an integer of at least 0, or None for all, got {shown(limit)}")
 
 
 def _state(state: State | str) -> State:
     try:
         return State(state.upper())
     except (ValueError, AttributeError):
-        raise InvalidInput(f"state: must be one of {', '.join(State)}, got {state!r}") from None
+        raise InvalidInput(f"state: must be one of {', '.join(State)}, got {shown(state)}") from None
 
 
 def _text(name: str, value: str | None) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidInput(f"{name}: must be one {name}'s name, got {value!r}")
+        raise InvalidInput(f"{name}: must be one {name}'s name, got {shown(value)}")
     return value
 
 
@@ -72,7 +73,7 @@ def _since(since: datetime | Seconds | None, now: Callable[[], float]) -> float 
         return None
     if isinstance(since, datetime):
         return since.timestamp()
-    seconds = since.total_seconds() if isinstance(since, timedelta) else since
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e10:
-        raise InvalidInput(f"since: must be a datetime, a timedelta or seconds ago, got {since!r}")
+    seconds = seconds_of(since)
+    if seconds is None or not 0 <= seconds < 1e10:
+        raise InvalidInput(f"since: must be a datetime, a timedelta or seconds ago, got {shown(since)}")
     return now() - seconds

@@ -9,11 +9,13 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, RunError
+from dispatcher.client.timeouts import checked_timeout
+from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, Refused, RunError
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
-from dispatcher.support.escaping import escaped
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import escaped, shown
 from dispatcher.support.ids import check_run_id, made_at
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class Run(Generic[R]):
         """When it ended, in seconds since the epoch by the server's clock, as last read by this object; else None."""
         return None if self._record is None else self._record.ended_at
 
-    def result(self, timeout: float | None = None, *, plain: bool | None = None) -> R:
+    def result(self, timeout: Seconds | None = None, *, plain: bool | None = None) -> R:
         """Wait for the end, and return what the flow returned.
 
         What JSON doesn't give back unchanged is a pickle, and so is the flow's exception. Its seal, which is checked
@@ -76,7 +78,7 @@ class Run(Generic[R]):
         the flow, and the container and image that it ran in, with this process.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds to wait, or a timedelta; None waits for ever.
             plain: True opens no pickle: a result that isn't JSON is an InvalidInput, and a FlowFailed has no
                 ``__cause__``. False opens it. None: as ``DISPATCHER__RESULTS__PLAIN`` says, which is False unless set;
                 ``await run`` and all else that gives results follow it too.
@@ -88,8 +90,8 @@ class Run(Generic[R]):
             RunCancelled: somebody cancelled it.
             NotFinished: it has not ended within ``timeout`` seconds (also a TimeoutError); the run goes on.
             SealBroken: the result isn't what the runner sealed.
-            InvalidInput: the result can't be opened in this process (``__cause__`` is what its own code raised, if it
-                did), or isn't JSON, and ``plain`` refuses that.
+            InvalidInput: ``timeout`` is no time. Or the result can't be opened in this process (``__cause__`` is what
+                its own code raised, if it did), or isn't JSON, and ``plain`` refuses that.
             UnknownRun: its retention is over.
             ServerUnavailable: the server can't be reached when the wait begins; later outages raise nothing.
         """
@@ -97,11 +99,11 @@ class Run(Generic[R]):
 
         return result_of(self.session, self._ended(timeout), plain=plain)  # type: ignore[no-any-return]
 
-    def exception(self, timeout: float | None = None, *, plain: bool | None = None) -> RunError | None:
+    def exception(self, timeout: Seconds | None = None, *, plain: bool | None = None) -> RunError | None:
         """Wait for the end, and return the error that :meth:`result` would raise; None after a success.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds to wait, or a timedelta; None waits for ever.
             plain: as of :meth:`result`.
 
         Raises:
@@ -113,11 +115,11 @@ class Run(Generic[R]):
         record = self._ended(timeout)
         return None if record.state is State.SUCCEEDED else error_of(self.session, record, plain=plain)
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: Seconds | None = None) -> bool:
         """Wait for the end, however it comes.
 
         Args:
-            timeout: seconds to wait; None waits for ever.
+            timeout: seconds to wait, or a timedelta; None waits for ever.
 
         Returns:
             True if the run has ended, False after ``timeout`` seconds.
@@ -142,13 +144,16 @@ class Run(Generic[R]):
             True if this call had an effect; False if the run is being cancelled already, or if its flow has ended.
 
         Raises:
-            InvalidInput: the run has ended already; names the state.
+            InvalidInput: the run has ended already, or is in a state of another release; names the state.
             UnknownRun: there is no such run.
         """
         from dispatcher.client.cancellation import Cancellation
 
         cancellation = Cancellation()
-        self.remember(self.session.records.runs.update(self.id, cancellation))
+        try:
+            self.remember(self.session.records.runs.update(self.id, cancellation))
+        except Refused as error:
+            raise InvalidInput(f"run {self.id} can't be cancelled: {error}") from error
         return cancellation.effective
 
     def events(self, follow: bool = False) -> Iterator[Event]:
@@ -232,7 +237,7 @@ class Run(Generic[R]):
 
     def _hook(self, kind: EventKind, callback: Callable[[Event], object]) -> None:
         if not callable(callback):
-            raise InvalidInput(f"the callback must be a function of one event, got {callback!r}")
+            raise InvalidInput(f"the callback must be a function of one event, got {shown(callback)}")
         self.session.watcher.hook(self.id, kind, callback)
 
     def _read(self) -> Record:
@@ -240,8 +245,9 @@ class Run(Generic[R]):
             self._record = self.session.records.runs.get(self.id)[0]
         return self._record
 
-    def _ended(self, timeout: float | None) -> Record:
+    def _ended(self, timeout: Seconds | None) -> Record:
         """Return the terminal record, once there is one."""
+        timeout = checked_timeout(timeout)
         if self._record is not None and self._record.terminal:
             return self._record
         with self.session.watcher.waiting([self.id], [self._record]) as waiting:

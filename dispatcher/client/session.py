@@ -83,19 +83,6 @@ class ClientSession:
             return "the laptop server"
         return shown(self.settings.url or MEMORY)
 
-    def check_backend(self, route: Route) -> None:
-        """Check that runs of a backend can run where this session leads.
-
-        Raises:
-            InvalidInput: the laptop server, or this process, can't start runs elsewhere.
-        """
-        if (self.inline or self.laptop is not None) and route.backend not in IN_PROCESS:
-            raise InvalidInput(
-                f"environment: runs of backend {route.backend!r} start elsewhere and can't report to "
-                f"{self.server_name}; give a server that they can reach, Dispatcher(url) or DISPATCHER__URL, and a "
-                f"worker: `dispatcher worker --backend {route.backend}`"
-            )
-
     def ensure_worker(self) -> None:
         """On the laptop server, start this virtual environment's worker unless one lives, which is a quick check."""
         if self.laptop is not None:
@@ -202,6 +189,23 @@ class LazySession:
             if self._session is None:
                 self._session = open_session(self._settings)
             return self._session
+
+    def check_backend(self, backend: str) -> None:
+        """Check that runs of a backend can run where the session leads, by the settings alone: nothing is started.
+
+        Raises:
+            InvalidInput: the laptop server, or this process, can't start runs elsewhere.
+        """
+        url = self._settings.url
+        on_laptop = url is None and self._settings.embedded
+        inline = url is not None and url.startswith(MEMORY)
+        if (inline or on_laptop) and backend not in IN_PROCESS:
+            server = "the laptop server" if on_laptop else shown(url or MEMORY)
+            raise InvalidInput(
+                f"environment: runs of backend {backend!r} start elsewhere and can't report to {server}; "
+                "give a server that they can reach, Dispatcher(url) or DISPATCHER__URL, and a worker: "
+                f"`dispatcher worker --backend {backend}`"
+            )
 
     def close(self) -> None:
         """Close the session, and open none any more. Safe to call twice."""

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from functools import partial
 from types import TracebackType
 
+from dispatcher.client.timeouts import checked_timeout
 from dispatcher.errors import InvalidInput
 from dispatcher.records.base import Records
 from dispatcher.runs.events import Event
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 from dispatcher.support.ids import LONGEST_NAME, is_subscriber
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
@@ -28,19 +31,21 @@ class Subscription:
     Args:
         records: the installation's records.
         name: the subscriber's name; two consumers of one name share its events.
-        timeout: seconds without an event after which the iteration ends; None: never.
+        timeout: seconds, or a timedelta, without an event after which the iteration ends; None: never.
 
     Raises:
-        InvalidInput: the name isn't 1 to 200 printable characters.
+        InvalidInput: the name isn't 1 to 200 printable characters, or ``timeout`` is no time.
         ServerUnavailable: the server can't be reached; while iterating, only after ten minutes.
     """
 
-    def __init__(self, records: Records, name: str, *, timeout: float | None = None) -> None:
+    def __init__(self, records: Records, name: str, *, timeout: Seconds | None = None) -> None:
         if not is_subscriber(name):
-            raise InvalidInput(f"subscribe: the name must be 1 to {LONGEST_NAME} printable characters, got {name!r}")
+            raise InvalidInput(
+                f"subscribe: the name must be 1 to {LONGEST_NAME} printable characters, got {shown(name)}"
+            )
         self.name = name
         self._records = records
-        self._timeout = timeout
+        self._timeout = checked_timeout(timeout)
         self._taken: deque[tuple[str, Event]] = deque(records.events.take(name, block=0.0))
         self._unacknowledged = ""
         self._closed = False

@@ -9,9 +9,12 @@ from concurrent import futures
 from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from dispatcher.client.timeouts import checked_timeout
 from dispatcher.errors import InvalidInput, NotFinished
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import State
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 from dispatcher.support.mailbox import Mailbox
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ def wait(
     runs: Iterable[Run[Any]],
     *,
     return_when: str = ALL_COMPLETED,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     progress: bool = False,
 ) -> DoneAndNotDone:
     """Wait for runs to end.
@@ -91,20 +94,21 @@ def wait(
     Args:
         runs: of any clients. A run that doesn't exist any more counts as ended.
         return_when: ``ALL_COMPLETED``, ``FIRST_COMPLETED``, or ``FIRST_EXCEPTION`` (a run didn't succeed).
-        timeout: seconds; None waits for ever.
+        timeout: seconds, or a timedelta; None waits for ever.
         progress: show a progress bar on stderr.
 
     Returns:
         Two sets of runs, ``done`` and ``not_done``. A timeout raises nothing: see ``not_done``.
 
     Raises:
-        InvalidInput: ``return_when`` isn't one of these, or something isn't a run.
+        InvalidInput: ``return_when`` isn't one of these, ``timeout`` is no time, or something isn't a run.
         ServerUnavailable: the server can't be reached when the wait begins. Later outages raise nothing.
     """
     if return_when not in _RETURN_WHEN:
-        raise InvalidInput(f"return_when: must be one of {', '.join(_RETURN_WHEN)}, got {return_when!r}")
+        raise InvalidInput(f"return_when: must be one of {', '.join(_RETURN_WHEN)}, got {shown(return_when)}")
+    seconds = checked_timeout(timeout)
     distinct = _distinct(runs)
-    end = None if timeout is None else time.monotonic() + timeout
+    end = None if seconds is None else time.monotonic() + seconds
     done: set[Run[Any]] = set()
     with _MultiWait(distinct) as pending, _ProgressBar(len(distinct)) if progress else nullcontext() as bar:
         while pending.left:
@@ -118,19 +122,22 @@ def wait(
         return DoneAndNotDone(done, set(pending.left.values()))
 
 
-def as_completed(runs: Iterable[Run[R]], timeout: float | None = None) -> Iterator[Run[R]]:
+def as_completed(runs: Iterable[Run[R]], timeout: Seconds | None = None) -> Iterator[Run[R]]:
     """Yield the runs, each when it ends.
 
     Args:
         runs: of any clients. A run that doesn't exist any more counts as ended.
-        timeout: seconds for all of them together; None waits for ever.
+        timeout: seconds, or a timedelta, for all of them together; None waits for ever.
 
     Raises:
         NotFinished: some have not ended within ``timeout`` seconds (also a TimeoutError).
-        InvalidInput: something isn't a run.
+        InvalidInput: ``timeout`` is no time, or something isn't a run. Raised by the call itself.
         ServerUnavailable: the server can't be reached when the wait begins. Later outages raise nothing.
     """
-    distinct = _distinct(runs)
+    return _as_completed(_distinct(runs), checked_timeout(timeout))
+
+
+def _as_completed(distinct: list[Run[R]], timeout: float | None) -> Iterator[Run[R]]:
     end = None if timeout is None else time.monotonic() + timeout
     with _MultiWait(distinct) as pending:
         while pending.left:
@@ -140,13 +147,13 @@ def as_completed(runs: Iterable[Run[R]], timeout: float | None = None) -> Iterat
                 raise NotFinished(f"{len(pending.left)} of {len(distinct)} runs have not ended within {timeout:g} s")
 
 
-def _distinct(runs: Iterable[Run[Any]]) -> list[Run[Any]]:
+def _distinct(runs: Iterable[Run[R]]) -> list[Run[R]]:
     from dispatcher.client.run import Run
 
     distinct = list(dict.fromkeys(runs))
     for run in distinct:
         if not isinstance(run, Run):
-            raise InvalidInput(f"not a run: {run!r}; give what submit, map or get returned")
+            raise InvalidInput(f"not a run: {shown(run)}; give what submit, map or get returned")
     return distinct
 
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
 from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.context import ended, entered
 from dispatcher.runs.routing import check_labels
 from dispatcher.runs.states import State
 from dispatcher.serialization.unopened import open_result
 from dispatcher.support import signatures
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.executors.base import Executor
@@ -31,7 +32,7 @@ logger = logging.getLogger("dispatcher.environment")
 _MOMENTS = ("on_start", "on_exit")
 
 
-class Environment(ABC):
+class Environment:
     """An execution environment: where and how a flow runs.
 
     Args:
@@ -47,7 +48,8 @@ class Environment(ABC):
     #: The backend of its runs: the first part of their queue's name.
     backend: ClassVar[str]
 
-    #: Fields that a subclass adds; each is an argument of its constructor, an attribute, and a JSON value.
+    #: Fields that a subclass adds; each is an argument of its constructor, an attribute that this sets once, and a JSON
+    #: value.
     added: ClassVar[tuple[str, ...]] = ()
 
     labels: tuple[str, ...]
@@ -66,7 +68,7 @@ class Environment(ABC):
                 signatures.check_callback(callback, subject=f"{type(self).__name__}.{moment}")
         self._set(labels=check_labels(labels), **by_moment)
 
-    def setup(self, storage: Storage) -> None:  # noqa: B027 - most need none
+    def setup(self, storage: Storage) -> None:
         """Create static infrastructure, if the class needs any; safe to repeat."""
 
     def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> Any:
@@ -127,13 +129,9 @@ class Environment(ABC):
         """
         from dispatcher import registry
 
-        if registry.environment(type(self).__name__) is not type(self):
-            raise InvalidInput(
-                f"{type(self).__name__}: another class is registered under this name; register this one as an entry "
-                f"point of the group {registry.ENVIRONMENTS.group!r}"
-            )
+        registry.ENVIRONMENTS.check(self, type(self).__name__)
 
-    def check_storage(self, storage: Storage) -> None:  # noqa: B027 - this process can reach every storage
+    def check_storage(self, storage: Storage) -> None:
         """Check before a run is submitted that the flow can be loaded from ``storage`` where it runs.
 
         Raises:
@@ -159,14 +157,14 @@ class Environment(ABC):
         """See :func:`from_json`."""
         return from_json(data)
 
+    def make_executor(self) -> Executor:
+        """Return a new executor for one run: by default one that computes tasks in the flow's own thread."""
+        return LocalExecutor()
+
     @property
     def requires(self) -> tuple[str, ...]:
         """Names of the features that a worker must know to run this as it is meant; other workers leave the run."""
         return ()
-
-    @abstractmethod
-    def _executor(self) -> Executor:
-        """Return a new executor for one run."""
 
     def _added_json(self) -> dict[str, Any]:
         """Return the JSON of the fields that a subclass adds; fields that aren't set are left out."""
@@ -178,7 +176,7 @@ class Environment(ABC):
         return cls(**data)
 
     def _runner(self, flow: Flow[..., Any], env: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
-        executor = self._executor()
+        executor = self.make_executor()
 
         def run(parameters: Mapping[str, Any]) -> Any:
             with variables(env or {}):
@@ -201,6 +199,9 @@ class Environment(ABC):
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
+        fields = (field for kind in type(self).__mro__ for field in vars(kind).get("added", ()))
+        if name not in vars(self) and name in fields:  # by the constructor of the class that adds it
+            return object.__setattr__(self, name, value)
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
 
     def __delattr__(self, name: str) -> None:
@@ -243,7 +244,9 @@ def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Environment:
     from dispatcher import registry
 
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
-        raise InvalidInput(f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {data!r}")
+        raise InvalidInput(
+            f"an environment is a JSON object with a 'type' such as 'LocalEnvironment', got {shown(data)}"
+        )
     kind = registry.environment(data["type"])
     fields = {name: value for name, value in data.items() if name != "type" and value is not None}
     allowed = ("labels", *_MOMENTS, *kind.added)

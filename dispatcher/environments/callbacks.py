@@ -13,6 +13,7 @@ from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.support import signatures
+from dispatcher.support.escaping import shown
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,10 @@ class Callback:
                     return cls(sealed=base64.b64decode(text, validate=True))
                 except binascii.Error as error:
                     raise InvalidInput(f"{subject}: 'sealed' isn't base64: {error}") from None
-        shown = dict(data) if isinstance(data, Mapping) else data
-        raise InvalidInput(f"{subject}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown!r}")
+        given = dict(data) if isinstance(data, Mapping) else data
+        raise InvalidInput(
+            f"{subject}: must be {{'ref': 'module:function'}} or {{'sealed': base64}}, got {shown(given)}"
+        )
 
 
 def same(value: Any, other: Any) -> bool:

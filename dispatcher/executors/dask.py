@@ -14,6 +14,8 @@ from dispatcher.errors import ExecutorUnavailable, InvalidInput
 from dispatcher.executors.base import Executor
 from dispatcher.executors.futures import compute_collections, missing_dask, refuse_generator, resolve_futures
 from dispatcher.support import signatures
+from dispatcher.support.durations import Seconds, seconds_of
+from dispatcher.support.escaping import shown
 
 logger = logging.getLogger("dispatcher.executors")
 
@@ -29,7 +31,7 @@ class DaskExecutor(Executor):
             ``distributed.LocalCluster``'s, which then uses TLS with its own certificates and serves no web pages,
             unless they set ``security`` or ``dashboard_address``.
         client_kwargs: arguments of ``distributed.Client``.
-        connect_timeout: most seconds to connect.
+        connect_timeout: most seconds to connect; a number, or a timedelta.
 
     Raises:
         InvalidInput: both an address and a cluster class, or a wrong value.
@@ -43,19 +45,21 @@ class DaskExecutor(Executor):
         cluster_class: type | Callable[..., Any] | str | None = None,
         cluster_kwargs: Mapping[str, Any] | None = None,
         client_kwargs: Mapping[str, Any] | None = None,
-        connect_timeout: float = 30.0,
+        connect_timeout: Seconds = 30.0,
     ) -> None:
         if address is not None and (cluster_class is not None or cluster_kwargs):
             raise InvalidInput("DaskExecutor: give address, or cluster_class with cluster_kwargs, not both")
         if address is not None and (not isinstance(address, str) or not address):
-            raise InvalidInput(f"DaskExecutor.address: must be text such as 'tcp://host:8786', got {address!r}")
-        if not isinstance(connect_timeout, int | float) or not connect_timeout > 0:
-            raise InvalidInput(f"DaskExecutor.connect_timeout: must be more than 0 seconds, got {connect_timeout!r}")
+            raise InvalidInput(f"DaskExecutor.address: must be text such as 'tcp://host:8786', got {shown(address)}")
+        if (seconds := seconds_of(connect_timeout)) is None or not seconds > 0:
+            raise InvalidInput(
+                f"DaskExecutor.connect_timeout: must be more than 0 seconds, got {shown(connect_timeout)}"
+            )
         self.address = address
         self.cluster_class = cluster_class
         self.cluster_kwargs = dict(cluster_kwargs or {})
         self.client_kwargs = dict(client_kwargs or {})
-        self.connect_timeout = float(connect_timeout)
+        self.connect_timeout = float(seconds)
         self._client: Any = None
         self._session: Any = None
 
@@ -111,7 +115,7 @@ class DaskExecutor(Executor):
         if cluster_class is None or cluster_class is distributed.LocalCluster:
             cluster_class = _private_cluster()
         if not callable(cluster_class):
-            raise InvalidInput(f"DaskExecutor.cluster_class: must be a cluster class, got {cluster_class!r}")
+            raise InvalidInput(f"DaskExecutor.cluster_class: must be a cluster class, got {shown(cluster_class)}")
         try:
             cluster = cluster_class(**self.cluster_kwargs)
         except Exception as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import logging
 import sys
 import threading
@@ -160,8 +159,7 @@ class DaskSession:
             return self._pack(value, f"task {task!r}: its arguments")
         except InvalidInput:
             for key, argument in [*positional.items(), *named.items()]:  # pack each, to name the one that fails
-                kind = type(argument).__qualname__
-                self._pack(argument, f"task {task!r}: argument {_parameter(fn, key)!r} ({kind})")
+                self._pack(argument, signatures.argument_name(fn, key, argument))
             raise
 
     def _pack(self, value: Any, subject: str) -> task_arguments.PackedValue:
@@ -211,19 +209,3 @@ def _lines_remover(topic: str) -> Any:
 
     remove_lines.__module__ = "__main__"
     return remove_lines
-
-
-def _parameter(fn: Any, key: int | str) -> int | str:
-    """Return the parameter's name of an argument that is given by position or by name."""
-    if isinstance(key, str):
-        return key
-    try:
-        parameters = inspect.signature(getattr(fn, "fn", fn)).parameters.values()
-    except (TypeError, ValueError):
-        return key
-    names = [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
-    return names[key] if key < len(names) else key

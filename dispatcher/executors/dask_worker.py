@@ -27,6 +27,7 @@ from dispatcher.executors.task_logs import TaskLine, TaskLog, capture
 from dispatcher.logs.stdout import CapturedStream
 from dispatcher.runs.context import Frame, inside
 from dispatcher.support import signatures
+from dispatcher.support.tracebacks import message_of
 
 _WATCH_INTERVAL = 0.1  # seconds between two checks of the running tasks
 _STOP_RETRY = 1.0  # seconds after which a task that goes on is asked to stop again
@@ -89,7 +90,22 @@ def run(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], para
         arguments: results of the futures in its arguments.
         constants: results of the futures in its constants.
         parameters: the run's parameters, packed.
+
+    Raises:
+        Exception: of the task.
+        RuntimeError: the task raised another BaseException, such as SystemExit. Dask takes it for the end of its own
+            process or event loop: its workers would end one after the other, or the flow would wait for ever.
     """
+    try:
+        return _run(call, arguments, constants, parameters)
+    except Exception:
+        raise
+    except BaseException as error:
+        kind = type(error).__qualname__
+        raise RuntimeError(f"the task raised {kind}({message_of(error)}), which is no Exception") from error
+
+
+def _run(call: TaskCall, arguments: Sequence[Any], constants: Sequence[Any], parameters: bytes) -> Any:
     origin = _unpack_origin(call.origin)
     frame = origin.frame(parameters)
     with contextlib.ExitStack() as stack:

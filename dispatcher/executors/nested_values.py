@@ -10,11 +10,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-from dispatcher.errors import InvalidInput
+from dispatcher.errors import INTERRUPTS, InvalidInput
 
 _LEAVES = frozenset({int, float, complex, bool, str, bytes, bytearray, type(None), type(Ellipsis), range, slice})
 _CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType)
 _OPAQUE_PACKAGES = frozenset({*sys.stdlib_module_names, "dask", "distributed"} - {"types", "__main__"})
+
+
+class NotReplaceable(InvalidInput):
+    """A part can't be rebuilt with what replaces a match in it. Who gave the value adds its name."""
+
 
 Matches = Callable[[Any], bool]
 Maker = Callable[[Any], Any]
@@ -26,7 +31,8 @@ def replace_nested(value: Any, matches: Matches, by: Maker, *, generator: Maker 
 
     The search covers lists, tuples, dicts (keys too), sets, deques, partial calls, NumPy arrays of objects, and the
     attributes of dataclasses and other objects. It covers neither code nor objects of the standard library. An object
-    that occurs twice is replaced by one object. The originals stay unchanged.
+    that occurs twice is replaced by one object. The originals stay unchanged. An object whose own code raises when it
+    is looked into stays as it is; whoever uses or pickles it gets that error.
 
     Args:
         value: the value to search.
@@ -35,7 +41,7 @@ def replace_nested(value: Any, matches: Matches, by: Maker, *, generator: Maker 
         generator: returns the replacement of a generator; by default generators stay.
 
     Raises:
-        InvalidInput: a part can't be rebuilt: it holds itself and a match, it can't be copied, or a replacement in a
+        NotReplaceable: a part can't be rebuilt: it holds itself and a match, it can't be copied, or a replacement in a
             set isn't hashable.
     """
     return _Walk(matches, by, generator).replace(value)
@@ -71,7 +77,7 @@ class _Walk:
     def _visit(self, value: Any) -> tuple[Any, Read | None]:
         """Return the replacement of a value that isn't searched, or None and the function that takes it apart."""
         kind = type(value)
-        if kind in _LEAVES:
+        if kind in _LEAVES or not _has_class(value):
             return value, None
         if self._matches(value):
             return self._by(value), None
@@ -92,7 +98,14 @@ class _Walk:
         """Yield each part, receive its replacement, and return the replacement of ``value``."""
         key = id(value)
         self._ancestors.add(key)
-        parts, rebuild = read(value)
+        try:
+            parts, rebuild = read(value)
+        except INTERRUPTS:
+            raise
+        except BaseException:  # the object's own __iter__ or attributes may raise anything
+            self._ancestors.discard(key)
+            self._done[key] = value, value
+            return value
         new = []
         for part in parts:
             new.append((yield part))
@@ -106,13 +119,24 @@ class _Walk:
             return value
         shown = type(value).__qualname__
         if id(value) in self._self_containing:
-            raise InvalidInput(f"a {shown} holds itself and a future: gather the future first")
+            raise NotReplaceable(f"a {shown} holds itself and a future: gather the future first")
         try:
             return rebuild(new)
         except Exception as error:
-            raise InvalidInput(
+            raise NotReplaceable(
                 f"a {shown} can't be rebuilt with the results of the futures in it ({error}): gather them first"
             ) from error
+
+
+def _has_class(value: Any) -> bool:
+    """Return True if ``isinstance`` works on an object; its ``__class__`` may raise anything."""
+    try:
+        value.__class__  # noqa: B018 - a property, or __getattribute__
+    except INTERRUPTS:
+        raise
+    except BaseException:
+        return False
+    return True
 
 
 def _reader(value: Any) -> Read | None:

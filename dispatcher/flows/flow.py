@@ -13,9 +13,11 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from dispatcher.errors import InvalidFlow, InvalidInput
-from dispatcher.runs.options import Options, Seconds
+from dispatcher.runs.options import Options
 from dispatcher.runs.retry import Retry
 from dispatcher.support import signatures
+from dispatcher.support.durations import Seconds
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     import os
@@ -105,6 +107,7 @@ class Flow(Generic[P, R]):
             The function's result, with its futures gathered and its Dask collections computed.
         """
         from dispatcher.executors.current import current
+        from dispatcher.executors.nested_values import NotReplaceable
         from dispatcher.runs.context import users_code
 
         function = cast(FunctionType, self.fn)
@@ -112,7 +115,11 @@ class Flow(Generic[P, R]):
         bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
         with executor.start(), current.using(executor), users_code():
-            return executor.wait(signatures.call(self.fn, *args, **kwargs))
+            result = signatures.call(self.fn, *args, **kwargs)
+            try:
+                return executor.wait(result)
+            except NotReplaceable as error:
+                raise InvalidInput(f"the result of flow {self.name!r}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the flow to a file atomically.
@@ -216,7 +223,7 @@ def as_flow(flow: object) -> Flow[..., Any]:
         InvalidFlow: it isn't a flow.
     """
     if not isinstance(flow, Flow):
-        raise InvalidFlow(f"not a flow: {flow!r}; put @flow on the function")
+        raise InvalidFlow(f"not a flow: {shown(flow)}; put @flow on the function")
     return flow
 
 

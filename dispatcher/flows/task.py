@@ -116,9 +116,13 @@ def gather(futures: Any) -> Any:
         Exception: the exception of the first future that failed.
     """
     from dispatcher.executors.current import current
+    from dispatcher.executors.nested_values import NotReplaceable
 
     keeps_shape = isinstance(futures, list | tuple | dict) or not isinstance(futures, Iterable)
-    return current.get().wait(futures if keeps_shape else list(futures))
+    try:
+        return current.get().wait(futures if keeps_shape else list(futures))
+    except NotReplaceable as error:
+        raise InvalidInput(f"gather: {error}") from error
 
 
 def _check_function(fn: Any) -> None:

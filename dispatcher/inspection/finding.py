@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dispatcher.errors import MissingExtra
+
 
 class Level(StrEnum):
     """The gravity of a finding."""
@@ -37,3 +39,15 @@ def warning(subject: str, text: str, remedy: str) -> Finding:
 def problem(subject: str, text: str, remedy: str) -> Finding:
     """Return a finding of something that doesn't work."""
     return Finding(Level.PROBLEM, subject, text, remedy)
+
+
+def problem_of(subject: str, error: Exception, remedy: str) -> Finding:
+    """Return the finding of an error. If an extra is missing, the remedy is to install it.
+
+    The error's own advice to call the doctor is left out.
+    """
+    text = str(error).replace(", or `dispatcher doctor`", "")
+    if isinstance(error, MissingExtra) and ": pip install " in text:
+        text, _, requirement = text.rpartition(": pip install ")
+        remedy = f"pip install {requirement}"
+    return problem(subject, text, remedy)

@@ -147,10 +147,10 @@ class LaptopPaths:
         for directory in _runtime_directories():
             if len(os.fsencode(directory / name)) > LONGEST_SOCKET:
                 continue
-            problem = _create_private(directory).removeprefix(f"{directory} ")
+            problem = _create_private(directory)
             if not problem:
                 return directory / name
-            rejected.append(f"{directory} {problem}")
+            rejected.append(problem)
             if directory.parent != _session():
                 break  # another user has taken our name: don't try a place where the same may happen
         raise InvalidSettings(
@@ -177,20 +177,20 @@ def _session() -> Path | None:
 
 
 def _create_private(directory: Path) -> str:
-    """Create a directory. Return what is wrong with it, empty if only this user can enter it."""
+    """Create a directory. Say what is wrong with it or its path; empty if only this user can enter it."""
     try:
         if problem := private_files.directory_problem(directory):
             return problem
         directory.mkdir(mode=0o700, exist_ok=True)
         status = directory.lstat()
     except OSError as error:
-        return f"can't be created: {error.strerror}"
+        return f"{directory} can't be created: {error.strerror}"
     if not stat.S_ISDIR(status.st_mode):
-        return "is not a directory"
+        return f"{directory} is not a directory"
     if status.st_uid != os.geteuid():
-        return "belongs to another user"
+        return f"{directory} belongs to another user"
     if stat.S_IMODE(status.st_mode) & 0o077:
-        return f"is open to others (mode {stat.S_IMODE(status.st_mode):04o}, must be 0700)"
+        return f"{directory} is open to others (mode {stat.S_IMODE(status.st_mode):04o}, must be 0700)"
     return ""
 
 

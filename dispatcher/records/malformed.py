@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from dispatcher.errors import Malformed
@@ -55,6 +56,21 @@ class MalformedEntries:
         except Malformed as error:
             self.note(entry, error)
             return None
+
+    @contextmanager
+    def leaving_out(self, entries: str, block: float = 0.0) -> Iterator[None]:
+        """Note entries whose key can't be read at all, and go on behind the ``with`` block as if there were none.
+
+        Args:
+            entries: their name.
+            block: seconds that the caller would have waited for the first. At most one of them passes, so that a
+                follower of these entries doesn't read all the time.
+        """
+        try:
+            yield
+        except Malformed as error:
+            self.note(entries, error)
+            time.sleep(min(block, 1.0))
 
     def note(self, entry: str, error: Malformed) -> None:
         """Count and log an entry, unless that was done before."""

@@ -42,18 +42,18 @@ class Rejections(ABC):
     """Counters since the installation began."""
 
     @abstractmethod
-    def note(self, kind: Rejected) -> None:
-        """Count one rejection."""
+    def note(self, kind: Rejected, count: int = 1) -> None:
+        """Count rejections."""
 
     @abstractmethod
     def tallies(self) -> dict[Rejected, Tally]:
         """Return the tally of each kind that was ever rejected."""
 
 
-def count_rejection(rejections: Rejections, kind: Rejected) -> None:
-    """Count one rejection if the server answers. The rejection itself never depends on that."""
+def count_rejection(rejections: Rejections, kind: Rejected, count: int = 1) -> None:
+    """Count rejections if the server answers. The rejection itself never depends on that."""
     with suppress(ServerUnavailable, Malformed):
-        rejections.note(kind)
+        rejections.note(kind, count)
 
 
 @contextmanager

@@ -26,8 +26,8 @@ Transition = Callable[[Record, float], Change | None]
 #: The transition with which a worker claims a run. Arguments: the record, the time, ``owner`` and ``holder``.
 ClaimTransition = Callable[..., Change | None]
 
-#: Records of an index that are read at once.
-PORTION = 200
+#: Records of an index that are read at once. A forged one may have many megabytes.
+PORTION = 10
 
 #: Tries of a change before a run counts as changing too fast.
 _MOST_TRIES = 100
@@ -178,32 +178,39 @@ class Runs(ABC):
         """Yield runs that match, newest first, read page by page."""
 
     @abstractmethod
-    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
-        """Return run ids of an index (:mod:`dispatcher.runs.indexes`) with scores up to ``until``, lowest first."""
+    def members(
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+    ) -> list[tuple[str, float]]:
+        """Return run ids of an index (:mod:`dispatcher.runs.indexes`) with scores up to ``until``, lowest first.
+
+        ``skip`` is the number of ids before the first that is returned.
+        """
 
     @abstractmethod
-    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
-        """Remove runs from an index in which they have no place.
+    def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool = False) -> int:
+        """Remove runs from an index in which they have no place. Return how many were removed.
 
         Args:
             index: its name.
-            run_ids: the runs.
+            runs: their ids. If versions are given with them, a run whose record has another version by now stays: it
+                may have a place there.
             unreadable: they have no readable record. Their keys expire after a week
                 (:data:`~dispatcher.records.effects.UNREADABLE`), since nothing else would ever remove them.
         """
 
-    def under(self, index: str, *, until: float | None = None, limit: int = 100_000) -> Iterator[Record]:
+    def under(self, index: str, *, until: float | None = None, limit: int = 100_000, skip: int = 0) -> Iterator[Record]:
         """Yield the records of an index with scores up to ``until``, lowest first, each read a moment before.
 
         Runs without a readable record are removed from the index.
         """
-        ids = [run_id for run_id, _ in self.members(index, until=until, limit=limit)]
+        ids = [run_id for run_id, _ in self.members(index, until=until, limit=limit, skip=skip)]
         for start in range(0, len(ids), PORTION):
             portion = ids[start : start + PORTION]
             records = self.get_many(portion)
             if gone := [run_id for run_id, record in zip(portion, records, strict=True) if record is None]:
                 self.leave(index, gone, unreadable=True)
             yield from (record for record in records if record is not None)
+            del records  # before the next are read
 
     @abstractmethod
     def count(self, index: str) -> int:

@@ -17,11 +17,12 @@ T = TypeVar("T")
 
 
 class InterruptGuard:
-    """The guard of one attempt. ``raised`` is the interrupt that reached the flow, if any. ``over``: no flow will be
-    run."""
+    """The guard of one attempt. ``raised`` is the interrupt that reached the flow, if any. ``afterwards`` is what the
+    runner does with the flow's end, in words, once the flow is over. ``over``: no flow will be run."""
 
     def __init__(self, *, over: bool = False) -> None:
         self.raised: type[RunInterrupt] | None = None
+        self.afterwards = ""
         self._pending: type[RunInterrupt] | None = None
         self._open = False
         self._over = over

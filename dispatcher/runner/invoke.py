@@ -42,6 +42,11 @@ _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
 }
 
 
+#: What follows a flow's end and calls the user's code: ``__reduce__``, ``__str__``, ``__del__``.
+RETURNED = "the flow returned, but its result was being pickled or freed"
+RAISED = "the flow raised an exception, which was being described, pickled or freed"
+
+
 def _nothing() -> tuple[str, ...]:
     return ()
 
@@ -143,6 +148,7 @@ def _run(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
         result = invocation.guard.run(lambda: in_parent_only(lambda: _body(invocation)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end only the flow and not its runner
         raised = error
+    invocation.guard.afterwards = RAISED if raised is not None else RETURNED
     if raised is not None:  # not in the except clause, because serializing the exception calls the user's code
         return _outcome_of(raised, invocation), raised
     try:
@@ -180,7 +186,7 @@ def _as_value(invocation: Invocation, obj: Any, kind: Returned) -> Value:
 
 def _outcome_of(error: BaseException, invocation: Invocation) -> Outcome:
     tail = invocation.log_tail()
-    kind = type(error) if isinstance(error, RunInterrupt) else invocation.guard.raised
+    kind = invocation.guard.raised  # an interrupt that nobody asked for is an exception of the flow's own
     if kind is not None:  # also if a cleanup, or the event loop, replaced the interrupt by another exception
         cause, message = _CAUSES.get(kind, (Cause.CANCELLED, "interrupted"))
         return Outcome(

@@ -14,6 +14,9 @@ OPEN = "open"  #: runs not terminal, by creation
 DUE = "due"  #: open runs, by the next time at which the clock alone changes them
 EXPIRING = "expiring"  #: terminal runs, by the end of their retention
 
+# First words of the indexes whose runs only a readable spec tells.
+_OF_THE_SPEC = frozenset({"label", "flow", "tag", "waiting", "teardown"})
+
 
 def by_state(state: State) -> str:
     """Return the index of terminal runs in ``state``, by creation."""
@@ -83,6 +86,15 @@ def placement(record: Record | None) -> dict[str, float]:
     if (due := next_due(record)) is not None:
         scores[DUE] = due
     return scores
+
+
+def belongs(record: Record, index: str) -> bool:
+    """Return False if a record certainly has no place in an index. What this release can't tell is left as it is."""
+    if record.foreign:
+        return True
+    if record.unplaceable and index.partition(":")[0] in _OF_THE_SPEC:
+        return not record.terminal or bool(record.leftovers)
+    return index in placement(record)
 
 
 def next_due(record: Record) -> float | None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from datetime import timedelta
 from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.routing import check_labels
+from dispatcher.support.durations import Seconds, seconds_of
+from dispatcher.support.escaping import shown
 from dispatcher.support.parsing import Fields, valid
 
 #: Seconds that an ended run is kept by default: 7 days.
 DEFAULT_RESULT_TTL = 7 * 86400.0
-
-Seconds = float | int | timedelta
 
 #: Seconds that a time must be below: some 300 years.
 _LONGEST = 1e10
@@ -57,9 +56,9 @@ class Options:
             InvalidInput: an option is wrong; names it, its value and what is allowed.
         """
         if name is not None and (not isinstance(name, str) or not name or not name.isprintable() or len(name) > 200):
-            raise InvalidInput(f"name: must be 1 to 200 printable characters, got {name!r}")
+            raise InvalidInput(f"name: must be 1 to 200 printable characters, got {shown(name)}")
         if retries is not None and not isinstance(retries, int | Retry):
-            raise InvalidInput(f"retries: must be an integer or a Retry, got {retries!r}")
+            raise InvalidInput(f"retries: must be an integer or a Retry, got {shown(retries)}")
         return cls(
             name=name,
             tags=None if tags is None else check_labels(tags, name="tags"),
@@ -123,11 +122,10 @@ class Options:
 def _seconds(name: str, value: Seconds | None) -> float | None:
     if value is None:
         return None
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LONGEST:
+    seconds = seconds_of(value)
+    if seconds is None or not 0 < seconds < _LONGEST:
         raise InvalidInput(
             f"{name}: must be more than 0 seconds and less than {_LONGEST:.0e} (a number or a timedelta), "
-            f"got {repr(value)[:80]}; leave it out for no bound"
+            f"got {shown(value)}; leave it out for no bound"
         )
-    return float(value)
+    return float(seconds)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import Cause
+from dispatcher.support.escaping import shown
 from dispatcher.support.parsing import Fields, valid
 
 #: Causes repeated by ``retries=n``.
@@ -78,15 +79,15 @@ class Retry:
         on: Iterable[Cause | str] = DEFAULT_ON,
     ) -> None:
         if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST:
-            shown = repr(count) if not isinstance(count, int) or abs(count) < 1e15 else "a larger one"
-            raise InvalidInput(f"retries: count must be an integer from 0 to {MOST:,}, got {shown}")
+            given = shown(count) if not isinstance(count, int) or abs(count) < 1e15 else "a larger one"
+            raise InvalidInput(f"retries: count must be an integer from 0 to {MOST:,}, got {given}")
         for name, value, least, most in (
             ("delay", delay, 0, LONGEST),
             ("backoff", backoff, 1, 100),
             ("jitter", jitter, 0, 1),
         ):
-            if not isinstance(value, int | float) or not least <= value <= most:
-                raise InvalidInput(f"retries: {name} must be a number from {least} to {most:g}, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+                raise InvalidInput(f"retries: {name} must be a number from {least} to {most:g}, got {shown(value)}")
         object.__setattr__(self, "count", count)
         object.__setattr__(self, "delay", float(delay))
         object.__setattr__(self, "backoff", float(backoff))
@@ -159,10 +160,12 @@ class Retry:
 
 
 def _causes(on: Iterable[Cause | str]) -> frozenset[Cause]:
+    if not isinstance(on, Iterable):
+        raise InvalidInput(f"retries: on must be a list of causes, got {shown(on)}; leave it out for the usual ones")
     names = [on] if isinstance(on, str) else list(on)
     for name in names:
         if str(name) not in _WORDS:
-            raise InvalidInput(f"retries: unknown cause {name!r} in on=; known are {', '.join(sorted(_WORDS))}")
+            raise InvalidInput(f"retries: unknown cause {shown(name)} in on=; known are {', '.join(sorted(_WORDS))}")
     causes = frozenset(Cause(name) for name in names)
     if refused := causes & _NEVER:
         raise InvalidInput(f"retries: {', '.join(sorted(refused))} in on= can't be repeated")

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dispatcher.errors import InvalidInput, Malformed
+from dispatcher.support.escaping import shown
 from dispatcher.support.parsing import Fields
 
 #: The backends whose runs start in the worker's own process, and leave nothing outside of it.
@@ -147,7 +148,7 @@ def check_labels(labels: Iterable[str] | None, *, name: str = "labels") -> tuple
     if labels is None:
         return ()
     if isinstance(labels, str) or not isinstance(labels, Collection | Iterable):
-        raise InvalidInput(f"{name}: must be a list of strings, got {labels!r}; write [{labels!r}]")
+        raise InvalidInput(f"{name}: must be a list of strings, got {shown(labels)}; write {shown([labels])}")
     listed_labels = list(labels)
     for label in listed_labels:
         _check_label(label, name)
@@ -159,6 +160,6 @@ def check_labels(labels: Iterable[str] | None, *, name: str = "labels") -> tuple
 
 def _check_label(label: object, name: str) -> None:
     if not isinstance(label, str) or not label or not label.isprintable():
-        raise InvalidInput(f"{name}: each must be a non-empty printable string, got {label!r}")
+        raise InvalidInput(f"{name}: each must be a non-empty printable string, got {shown(label)}")
     if len(label.encode()) > LONGEST_LABEL:
         raise InvalidInput(f"{name}: each must have at most {LONGEST_LABEL} bytes, got {label[:20]!r}…")

@@ -243,7 +243,7 @@ def spec_digest(record: Record) -> str:
 
 def _key(key_id: str, entry: Any, source: str) -> Key:
     if not key_id or not key_id.isprintable() or ":" in key_id:
-        raise InvalidSettings(f"{source}: a key id must be printable, not empty and without a colon, got {key_id!r}")
+        raise InvalidSettings(f"{source}: a key id must be printable, not empty and without a colon; {_FORM}")
     fields = {"secret": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, Mapping) or not isinstance(fields.get("secret"), str):
         raise InvalidSettings(f"{source}: key {key_id!r} isn't of the form {_FORM}")

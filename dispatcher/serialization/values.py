@@ -118,9 +118,9 @@ def from_value(
 
 def _bytes_of(obj: Any, subject: str, error: type[InvalidInput], each: str) -> tuple[bytes, str]:
     """Return the bytes of ``obj``, and their codec."""
-    if isinstance(obj, Unopened):
+    if issubclass(type(obj), Unopened):  # isinstance asks for the object's __class__, which may raise
         return obj.data, PICKLE
-    if isinstance(obj, RaisedInside):
+    if issubclass(type(obj), RaisedInside):
         if obj.data is None:
             raise error(f"{subject}: it couldn't be sent from its container")
         return obj.data, PICKLE

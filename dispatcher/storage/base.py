@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from dispatcher.errors import InvalidInput
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.flows.flow import Flow
@@ -132,7 +133,7 @@ def from_json(data: Mapping[str, Any], *, stored: bool = False) -> Storage:
     from dispatcher import registry
 
     if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
-        raise InvalidInput(f"a storage is a JSON object with a 'type' such as 'RedisStorage', got {data!r}")
+        raise InvalidInput(f"a storage is a JSON object with a 'type' such as 'RedisStorage', got {shown(data)}")
     kind = registry.storage(data["type"])
     arguments = {name: value for name, value in data.items() if name != "type" and (name in kind.added or not stored)}
     if set(arguments) != set(kind.added):

@@ -20,6 +20,7 @@ from dispatcher.runs.spec import Spec
 from dispatcher.runs.value import Value
 from dispatcher.settings import Settings
 from dispatcher.support import signatures
+from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
     from dispatcher.environments.base import Environment
@@ -73,7 +74,7 @@ class RequestChecker:
         """
         if not isinstance(flow, Flow):
             remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
-            raise InvalidFlow(f"flow: {flow!r} is no flow; {remedy}")
+            raise InvalidFlow(f"flow: {shown(flow)} is no flow; {remedy}")
         arguments = (flow, environment, storage, flow.environment, flow.storage, flow.options, flow.name)
         last = self._last
         if last is not None and all(map(is_, arguments, last[0])) and last[1] == options:
@@ -96,19 +97,21 @@ def _environment(environment: DefaultEnvironment | None) -> Environment:
     if environment is None:
         environment = registry.environment("LocalEnvironment")()
     if not isinstance(environment, Environment):
-        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {environment!r}")
+        raise InvalidInput(f"environment: must be an environment, such as LocalEnvironment(), got {shown(environment)}")
     environment.check()
     return environment
 
 
 def _storage(storage: DefaultStorage | None) -> Storage:
+    from dispatcher import registry
     from dispatcher.storage.base import Storage
     from dispatcher.storage.redis import RedisStorage
 
     if storage is None:
         return RedisStorage()
     if not isinstance(storage, Storage):
-        raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {storage!r}")
+        raise InvalidInput(f"storage: must be a storage, such as RedisStorage(), got {shown(storage)}")
+    registry.STORAGES.check(storage, storage.to_json()["type"])
     return storage
 
 
@@ -121,7 +124,7 @@ def check_key(key: str | None) -> str:
     if key is None:
         return ""
     if not isinstance(key, str) or not key or not key.isprintable() or len(key) > LONGEST_KEY:
-        raise InvalidInput(f"idempotency_key: must be 1 to {LONGEST_KEY} printable characters, got {key!r}")
+        raise InvalidInput(f"idempotency_key: must be 1 to {LONGEST_KEY} printable characters, got {shown(key)}")
     return key
 
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from datetime import timedelta
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+
+
+#: A duration as programs give it.
+Seconds = float | int | timedelta
+
+
+def seconds_of(value: object) -> float | None:
+    """Return the seconds of a number or a timedelta; None if it is anything else, also for NaN and True."""
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
+        return None
+    return value
 
 
 def format_duration(seconds: float) -> str:

@@ -14,6 +14,7 @@ import time
 from typing import TypeGuard
 
 from dispatcher.errors import UnknownRun
+from dispatcher.support.escaping import shown
 
 #: Crockford's base 32: no i, l, o, u, so that an id can be read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -88,7 +89,7 @@ def check_run_id(run_id: str) -> str:
         UnknownRun: it hasn't, so no run can have it.
     """
     if not isinstance(run_id, str) or _RUN.fullmatch(run_id) is None:  # called for each key of a run
-        raise UnknownRun(f"no run {run_id!r}: an id has at most 64 letters, digits, '-', '_' and '.'")
+        raise UnknownRun(f"no run {shown(run_id)}: an id has at most 64 letters, digits, '-', '_' and '.'")
     return run_id
 
 

@@ -10,6 +10,9 @@ from collections.abc import Callable
 #: Seconds between two warnings of the same reason.
 INTERVAL = 60.0
 
+#: Reasons remembered. Others may choose their words.
+MOST_REASONS = 1000
+
 # Parts that differ between objects with the same reason: our names, addresses, numbers.
 _VARIABLE_PARTS = re.compile(r"flow-[\w-]+|0x[0-9a-f]+|\d+")
 
@@ -28,9 +31,15 @@ class LogThrottle:
         self._logged: dict[str, tuple[float, int]] = {}  # reason → time of the last log, and number omitted since
         self._swept = clock()
 
-    def warn(self, event: str, reason: object) -> None:
-        """Log an event, unless the same reason was logged a moment ago, for whatever object."""
-        omitted = self.due(reason)
+    def warn(self, event: str, reason: object, *, kind: str = "") -> None:
+        """Log an event, unless the same reason was logged a moment ago, for whatever object.
+
+        Args:
+            event: what happened to which object.
+            reason: why.
+            kind: stands for the reason, where its text differs between objects.
+        """
+        omitted = self.due(kind or reason)
         if omitted is not None:
             self._logger.warning("%s: %s%s", event, reason, f" (and {omitted} more like it before)" if omitted else "")
 
@@ -41,8 +50,10 @@ class LogThrottle:
         if now - logged_at < INTERVAL:
             self._logged[key] = logged_at, omitted + 1
             return None
-        if now - self._swept >= 10 * INTERVAL:
+        if now - self._swept >= 10 * INTERVAL or len(self._logged) >= MOST_REASONS:
             self._swept = now
             self._logged = {name: entry for name, entry in self._logged.items() if now - entry[0] < 10 * INTERVAL}
+            if len(self._logged) >= MOST_REASONS:
+                self._logged.clear()
         self._logged[key] = now, 0
         return omitted

@@ -269,3 +269,25 @@ def _in_thread(coroutine: Coroutine[Any, Any, Any]) -> Any:
     if errors:
         raise errors[0]
     return results[0]
+
+
+def argument_name(fn: Any, key: int | str, argument: Any) -> str:
+    """Return the name, in an error, of an argument of a task: ``task 'add': argument 'left' (list)``."""
+    task = getattr(fn, "name", None) or getattr(fn, "__name__", None) or "task"
+    return f"task {task!r}: argument {_parameter(fn, key)!r} ({type(argument).__qualname__})"
+
+
+def _parameter(fn: Any, key: int | str) -> int | str:
+    """Return the parameter's name of an argument that is given by position or by name."""
+    if isinstance(key, str):
+        return key
+    try:
+        parameters = inspect.signature(getattr(fn, "fn", fn)).parameters.values()
+    except (TypeError, ValueError):
+        return key
+    names = [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    return names[key] if key < len(names) else key

@@ -137,7 +137,7 @@ def parse(url: str) -> Address:
         path = _decode(place + path)
         if not path.startswith("/"):
             raise InvalidSettings("URL: unix:// needs the absolute path of a socket, as in unix:///run/redis.sock?db=0")
-        return Address(**common, path=path, db=_database(options.pop("db", ""), url), options=options)  # type: ignore[arg-type]
+        return Address(**common, path=path, db=_database(options.pop("db", "")), options=options)  # type: ignore[arg-type]
     segments = [_decode(part) for part in path.split("/") if part]
     service = ""
     if scheme == "sentinel":
@@ -146,7 +146,7 @@ def parse(url: str) -> Address:
         service = segments.pop(0)
     if len(segments) > 1:
         raise InvalidSettings(f"URL: nothing may follow the database{_ENCODE}")
-    db = _database(options.pop("db", "") or "".join(segments), url)
+    db = _database(options.pop("db", "") or "".join(segments))
     hosts = tuple(_host(part, _PORTS[scheme]) for part in place.split(","))
     if scheme != "sentinel" and len(hosts) > 1:
         raise InvalidSettings(f"URL: {scheme}:// takes one host; several are for sentinel://")
@@ -211,10 +211,9 @@ def _host(place: str, port: int) -> tuple[str, int]:
     return (_decode(match["six"] or match["name"] or "") or "localhost"), number
 
 
-def _database(text: str, url: str) -> int:
+def _database(text: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        got = "" if "@" in url else f", got {text!r}"
-        raise InvalidSettings(f"URL: the database must be a number{got}")
+        raise InvalidSettings(f"URL: the database must be a number, as in redis://host:6379/0{_ENCODE}")
     return int(text)

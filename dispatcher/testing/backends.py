@@ -66,9 +66,11 @@ class BackendService:
             instance="i1",
             shard="s1",
             environment=self.environment.to_json(),
-            variables={"DISPATCHER__RUN__ID": "r1", "DISPATCHER__RUN__ATTEMPT": "1"},
+            variables={},
         )
-        return replace(attempt, **changes)
+        changed = replace(attempt, **changes)
+        variables = {"DISPATCHER__RUN__ID": changed.run_id, "DISPATCHER__RUN__ATTEMPT": str(changed.number)}
+        return replace(changed, variables={**variables, **changed.variables})
 
     def request(self, name: str, **changes: Any) -> Mapping[str, Any]:
         """Return the request of such an attempt as it is stored: read from JSON again."""
@@ -141,11 +143,17 @@ class BackendContract:
         assert handles[0] == handles[1]
         assert service.created() == 1
 
-    def test_infrastructure_of_others_is_not_taken(self, service: BackendService) -> None:
-        service.submit(service.request("flow-d-1"))
+    @pytest.mark.parametrize("others", [{"run_id": "r2"}, {"instance": "others"}], ids=["run", "installation"])
+    def test_infrastructure_of_others_is_not_taken(self, service: BackendService, others: Mapping[str, str]) -> None:
+        request = service.request("flow-d-1")
+        handle = service.submit(request)
+        foreign = service.request("flow-d-1", **others)
         with pytest.raises(Permanent) as caught:
-            service.submit(service.request("flow-d-1", run_id="r2", instance="others"))
+            service.submit(foreign)
         assert caught.value.cause is Cause.START_FAILED
+        service.delete(None, foreign)
+        assert str(service.poll(handle)[0].phase) != _GONE, "a cancel by request deletes what that request made"
+        assert service.submit(request) == handle
         assert service.created() == 1
 
     def test_many_are_observed_in_the_order_given(self, service: BackendService) -> None:
@@ -153,13 +161,13 @@ class BackendContract:
         service.delete(second, None)
 
         def settled() -> Sequence[Observation]:
-            observations = service.poll(third, second, first)
+            observations = service.poll(second, third, first)  # no order that a sort gives, forwards or backwards
             phases = [str(observation.phase) for observation in observations]
-            well = phases[1] == _GONE and {phases[0], phases[2]} <= service.phases
-            return observations if well else []
+            assert _GONE not in phases[1:], "poll must answer in the order given"
+            return observations if phases[0] == _GONE and set(phases[1:]) <= service.phases else []
 
         observations = wait_until(settled, f"{', '.join(sorted(service.phases))} of two and the end of one", timeout=60)
-        assert observations[0].cause is service.cause
+        assert [observation.cause for observation in observations[1:]] == [service.cause] * 2
         assert service.poll() == []
 
     @pytest.mark.parametrize("by", ["handle", "request"])
@@ -189,7 +197,7 @@ class BackendContract:
     def test_what_it_lists_is_of_one_installation(self, service: BackendService) -> None:
         orphans = getattr(service.backend, "orphans", None)
         if orphans is None:
-            pytest.skip(f"backend {service.backend.name} lists nothing")
+            pytest.skip(f"backend {service.backend.name} has no method orphans: it isn't Listed")
         handle = service.submit(service.request("flow-i-1"))
         service.submit(service.request("flow-i-2", run_id="r2", instance="i2"))
         listed = wait_until(lambda: orphans("i1"), "the list")
@@ -198,7 +206,7 @@ class BackendContract:
 
     def test_a_lost_reply_creates_nothing_twice(self, service: BackendService) -> None:
         if service.lose_reply is None:
-            pytest.skip("no reply of this service can be lost")
+            pytest.skip("BackendService.lose_reply isn't given: a lost reply isn't tested")
         with service.lose_reply():
             request = service.request("flow-j-1")
             with suppress(Transient):
@@ -209,7 +217,7 @@ class BackendContract:
 
     def test_losing_sight_is_no_end(self, service: BackendService) -> None:
         if service.cut_off is None:
-            pytest.skip("this service can't be cut off")
+            pytest.skip("BackendService.cut_off isn't given: an unreachable service isn't tested")
         request = service.request("flow-k-1")
         handle = service.submit(request)
         with service.cut_off():

@@ -128,7 +128,7 @@ class StorageContract:
 
     def test_damaged_code_is_not_opened(self, service: StorageService, flows: ModuleType) -> None:
         if service.damage is None:
-            pytest.skip("this storage keeps no code")
+            pytest.skip("StorageService.damage isn't given: changed code isn't tested")
         location = service.storage.add_flow(flows.add)
         service.damage(location)
         with pytest.raises(SealBroken):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +21,7 @@ from dispatcher import Cause, KubernetesJobEnvironment, LocalEnvironment, Remote
 from dispatcher.environments.base import Environment
 from dispatcher.runs.attempt import Attempt
 from dispatcher.testing import BackendContract, BackendService
+from tests.docs.blocks import blocks
 from tests.installed_plugin import installed
 from tests.kubernetes_api import FakeApiServer, kubeconfig
 from tests.kubernetes_proxy import FaultProxy
@@ -132,6 +136,38 @@ class TestPlugin(NamedBackendContract):
         )
         for orphan in (*backend.orphans("i1"), *backend.orphans("i2")):
             wait_until(partial(backend.cancel, orphan.handle, None), "an empty service", timeout=60)
+
+
+class TestAuthorsPage(BackendContract):
+    """The backend on the page for authors, registered as that page says."""
+
+    @pytest.fixture
+    def service(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackendService]:
+        page = (Path(__file__).resolve().parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
+        code = {block.title or block.language: block.code for block in blocks("extending.md", page)}
+        (tmp_path / "boxes.py").write_text(code["boxes.py"])
+        about = tmp_path / "dispatcher_boxes-1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: dispatcher-boxes\nVersion: 1.0\n")
+        points = tomllib.loads(code["toml"])["project"]["entry-points"]
+        groups = (f"[{group}]\n" + "".join(f"{a} = {b}\n" for a, b in names.items()) for group, names in points.items())
+        (about / "entry_points.txt").write_text("".join(groups))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        boxes = importlib.import_module("boxes")
+        settings = Settings.load(url="redis://records/0")
+        before = set[str]()
+
+        def created() -> int:
+            before.update(box["uid"] for box in boxes.SERVICE.values())
+            return len(before)
+
+        yield BackendService(
+            backend=boxes.BoxBackend(settings),
+            environment=boxes.BoxEnvironment(env={"COLOR": "blue"}),
+            created=created,
+            reopen=lambda: boxes.BoxBackend(settings),
+        )
+        del sys.modules["boxes"]
 
 
 @pytest.mark.parametrize("environment", [LocalEnvironment, RemoteEnvironment])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from dispatcher import DaskExecutor, Dispatcher, RemoteEnvironment, Run, context, flow, gather, task
+from dispatcher.errors import CancelInterrupt
 from dispatcher.runner.process_state import leftovers
 from dispatcher.settings import LimitSettings, Settings
 from tests.conftest import PYTHON
@@ -93,6 +95,35 @@ def test_lines_arrive_in_order_and_tasks_have_the_run_s_context(where: dict[str,
         failed = client.submit(conversation, {"words": ["fails"]}, environment=RemoteEnvironment(DaskExecutor, where))
         assert failed.state == "FAILED"
         assert said(failed, "fails")[:7] == all_of("fails")
+
+
+@task
+def raises(error: BaseException) -> None:
+    raise error
+
+
+@flow
+def sums_up_errors(errors: list[BaseException]) -> Any:
+    """Return the text of what each task raised; the cluster goes on."""
+    texts = []
+    for error in errors:
+        try:
+            raises.submit(error).result(timeout=30)
+        except Exception as raised:
+            texts.append(f"{type(raised).__name__}: {raised}")
+    return texts
+
+
+def test_a_task_that_raises_no_exception_has_failed(where: dict[str, Any]) -> None:
+    """Dask itself would end its workers, or leave the flow waiting."""
+    errors = [SystemExit(3), KeyboardInterrupt(), GeneratorExit("g"), CancelInterrupt(), asyncio.CancelledError("c")]
+    with Dispatcher("memory://") as client:
+        run = client.submit(sums_up_errors, {"errors": errors}, environment=RemoteEnvironment(DaskExecutor, where))
+        said = [
+            f"RuntimeError: the task raised {what}, which is no Exception"
+            for what in ("SystemExit(3)", "KeyboardInterrupt()", "GeneratorExit(g)", "CancelInterrupt()")
+        ]
+        assert run.result() == [*said, "RuntimeError: the task raised CancelledError(c), which is no Exception"]
 
 
 def test_tasks_receive_large_parameters(address: str) -> None:

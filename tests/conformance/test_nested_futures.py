@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dispatcher import DaskExecutor, InvalidInput, LocalExecutor, flow, task
+from dispatcher import DaskExecutor, InvalidInput, LocalExecutor, flow, gather, task
 from dispatcher.executors.base import Executor
+from dispatcher.executors.current import current
 from tests.dask_cluster import cluster
 
 Pair = namedtuple("Pair", "one two")
@@ -126,6 +127,30 @@ def test_a_future_in_a_cyclic_structure(executor: Executor) -> None:
     circle.append(circle)
     with pytest.raises(InvalidInput, match="a list holds itself and a future"):
         executor.wait(circle)
+
+
+def test_what_can_not_be_replaced_is_named(executor: Executor) -> None:
+    """Pickle rebuilds a list that holds itself on a Dask worker; the flow's own process doesn't."""
+    circle: list[Any] = [executor.submit(one)]
+    circle.append(circle)
+    with current.using(executor):
+        with pytest.raises(InvalidInput, match=r"^gather: a list holds itself and a future"):
+            gather(circle)
+        if isinstance(executor, LocalExecutor):
+            for future in (task(same).submit(circle), task(same).submit(value=circle)):
+                with pytest.raises(InvalidInput, match=r"^task 'same': argument .value. .list.: a list holds itself"):
+                    future.result()
+
+
+def test_a_result_that_can_not_be_replaced_is_named() -> None:
+    @flow
+    def circular() -> Any:
+        circle: list[Any] = [task(one).submit()]
+        circle.append(circle)
+        return circle
+
+    with pytest.raises(InvalidInput, match=r"^the result of flow 'circular': a list holds itself and a future"):
+        circular.run({}, LocalExecutor())
 
 
 def test_a_result_that_cannot_take_a_future_s_place_is_named(executor: Executor) -> None:

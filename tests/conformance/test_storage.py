@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,6 +34,7 @@ from dispatcher.storage.redis import _code_cache, _CodeCache
 from dispatcher.testing import StorageContract, StorageService
 from dispatcher.testing.modules import module
 from tests.conformance.layers import in_its_image
+from tests.installed_plugin import installed
 
 SOURCE = """
     import os
@@ -109,6 +111,23 @@ class TestRedisStorage(PickledStorageContract):
     def test_it_has_no_runner(self, service: StorageService, flows: ModuleType) -> None:
         with pytest.raises(InvalidInput, match="RedisStorage has no runner of its own"):
             service.storage.get_env_runner(service.storage.add_flow(flows.add))
+
+
+class TestPluginsStorage(PickledStorageContract):
+    """The storage of a distribution of its own, which its authors' page shows."""
+
+    @pytest.fixture
+    def service(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorageService:
+        monkeypatch.syspath_prepend(str(installed().target))
+        from dispatcher_processes.storage import SqliteStorage
+
+        file = tmp_path / "flows.db"
+
+        def damage(location: str) -> None:
+            with closing(sqlite3.connect(file)) as connection, connection:
+                connection.execute("UPDATE flows SET code = x'00' WHERE location = ?", (location,))
+
+        return StorageService(storage=SqliteStorage(file), damage=damage)
 
 
 class TestLocalStorage(PickledStorageContract):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from tests.conftest import PYTHON
 from tests.docs.blocks import RUN, Block, blocks
+from tests.installed_plugin import SOURCE, installed
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,6 +56,8 @@ def _environment(home: Path) -> dict[str, str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(b.runs for b in _blocks(page))], ids=lambda p: p.stem)
 def test_a_page_does_what_it_says(page: Path, home: Path) -> None:
     environment = _environment(home)
+    if page.stem == "extending":  # it speaks of the distribution in tests/plugin as installed
+        environment |= installed().variables
     project = home / "project"
     try:
         done = subprocess.run(
@@ -117,6 +121,28 @@ def test_the_tree_of_errors_is_the_codes() -> None:
     [block] = [block for block in _blocks(ROOT / "docs" / "errors.md") if block.language == "text"]
 
     assert block.code.strip() == textwrap.dedent(drawn).strip()
+
+
+def test_the_storage_of_the_authors_page_is_that_of_the_plugin() -> None:
+    [block] = [block for block in _blocks(ROOT / "docs" / "extending.md") if block.title == "storage.py"]
+    assert block.code == (SOURCE / "dispatcher_processes" / "storage.py").read_text(encoding="utf-8")
+
+
+def test_dotted_names_of_ours_can_be_imported() -> None:
+    """A name such as ``dispatcher.storage.from_json`` is what a reader will type.
+
+    The others are a task of Celery's, and groups of entry points.
+    """
+    pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "changelog.md"}
+    others = {"dispatcher.execute", *(f"dispatcher.{group}" for group in ("backends", "settings", "storages"))}
+    missing = []
+    for page, text in pages.items():
+        for name in set(re.findall(r"`((?:dispatcher|backends)(?:\.[A-Za-z_]\w*)+)[`(]", text)) - others:
+            try:
+                pkgutil.resolve_name(name)
+            except (ImportError, AttributeError):
+                missing.append(f"{page}: {name}")
+    assert missing == []
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -68,6 +68,14 @@ class Place:
             check=False,
         )
 
+    def mypy(self, file: Path) -> subprocess.CompletedProcess[str]:
+        """Check a file strictly against the packages of the environment, by the mypy of this one."""
+        options = ["--strict", "--no-incremental", "--config-file=", "--python-executable", str(self._bin / "python")]
+        return subprocess.run(
+            [sys.executable, "-m", "mypy", *options, file],
+            cwd=self._home, env=self.environ, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
     def program(self, name: str, url: str) -> subprocess.CompletedProcess[str]:
         """Run one of :data:`PROGRAMS` as a client of the server at ``url``."""
         return self.run("python", "-P", "-W", "error", str(PROGRAMS / f"{name}.py"), **_settings(url))

@@ -25,6 +25,25 @@ EXTRAS = sorted(
     - {"dev"}
 )
 
+#: What an author writes, with the types of the interfaces.
+SUBCLASSES = """
+from backends.base import InProcess
+from dispatcher.environments import Environment
+from dispatcher.settings import SettingsGroup
+from workers import identity
+
+class Mine(InProcess):
+    name = "mine"
+
+class MyEnvironment(Environment):
+    backend = "mine"
+
+class MySettings(SettingsGroup):
+    size: int = 1
+
+environment: Environment = MyEnvironment(labels=["x"])
+"""
+
 pytestmark = [
     pytest.mark.fresh,
     pytest.mark.integration,
@@ -72,6 +91,16 @@ def test_the_command_starts(place: Place) -> None:
     assert __version__ in version.stdout
     assert place.run("dispatcher", "--help").returncode == 0
     assert place.run("python", "-P", "-W", "error", "-c", "import dispatcher").stderr == ""
+
+
+@pytest.mark.parametrize("extra", ["testing"], indirect=True)
+def test_a_type_checker_sees_the_interfaces_of_authors(place: Place, tmp_path: Path) -> None:
+    """All packages of the wheel are marked as typed: else their classes are Any to mypy."""
+    (tmp_path / "mine.py").write_text(SUBCLASSES)
+    done = place.mypy(tmp_path / "mine.py")
+    assert done.returncode == 0, done.stdout
+    (tmp_path / "mine.py").write_text(SUBCLASSES + "\nreveal_type(Mine().poll([]))\n")
+    assert "list[backends.base.Observation]" in place.mypy(tmp_path / "mine.py").stdout
 
 
 def test_a_worker_runs_flows_and_does_what_the_page_of_the_extra_says(

@@ -16,6 +16,7 @@ from dispatcher import (
     Cause,
     Dispatcher,
     FlowFailed,
+    InvalidInput,
     LocalEnvironment,
     RedisStorage,
     RemoteEnvironment,
@@ -146,6 +147,31 @@ def test_another_python_minor_version(client: Dispatcher, start_worker: StartWor
     assert left.result(timeout=30) == "ran"
     assert [event.data["on_exit"] for event in left.events() if event.final] == ["raised"]
     assert "sealed under Python 3.9" in "".join(line.text for line in left.logs())
+
+
+class Unregistered(RedisStorage):
+    """A storage that no distribution registers."""
+
+
+class LocalStorage(RedisStorage):
+    """A storage with the name of another."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Unregistered, r"unknown storage 'Unregistered'; known: .* \(register Unregistered as an entry point of the "),
+        (LocalStorage, "LocalStorage: another class is registered under this name; register LocalStorage as an entry "),
+    ],
+)
+def test_a_storage_that_no_worker_could_find_is_refused_at_submit(
+    client: Dispatcher, kind: type[RedisStorage], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"{message}.*'dispatcher.storages'"):
+        client.submit(mark, {"path": ""}, storage=kind())
+    with pytest.raises(InvalidInput, match=message):
+        client.submit(flow(storage=kind())(lambda: 1))
+    assert list(client.runs()) == []
 
 
 def test_what_the_worker_lacks_is_named(client: Dispatcher, start_worker: StartWorker, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,46 @@ def test_a_child_that_lives_on_holds_up_nothing(bench: Bench, start_worker: Star
     child = int(path.read_text())
     assert result_of(bench, bench.submit(pid)) not in {process, child}
     wait_until(lambda: not is_alive(child), "the end of the child")
+
+
+@flow
+def leaves_a_daemon(path: str, *, session: bool) -> None:
+    """Leave a child that holds all open files of this process."""
+    if (child := os.fork()) == 0:
+        if session:
+            os.setsid()
+        time.sleep(60)
+        os._exit(0)
+    Path(path).write_text(str(child))
+
+
+def seconds_to_start(bench: Bench, run_id: str) -> float:
+    """Return how long an ended run had waited for a process."""
+    times = {str(event.kind): event.time for event in bench.events(run_id)}
+    return times["started"] - times["queued"]
+
+
+@pytest.mark.parametrize("session", [False, True])
+def test_no_run_waits_for_a_dead_process_whose_files_a_child_holds(
+    bench: Bench, start_worker: StartWorker, tmp_path: Path, session: bool
+) -> None:
+    """The child keeps the pipe open by which Celery notices a death; it looks at the process itself after 5 s."""
+    start_worker(concurrency=2)
+    path = tmp_path / "child"
+    waited = []
+    try:
+        for _ in range(3):
+            bench.ended(bench.submit(leaves_a_daemon, {"path": str(path), "session": session}))
+            runs = [bench.submit(pid) for _ in range(4)]
+            for run_id in runs:
+                bench.ended(run_id)
+            waited += [seconds_to_start(bench, run_id) for run_id in runs]
+            if session:
+                os.kill(int(path.read_text()), signal.SIGKILL)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+    assert max(waited) < 2, waited
 
 
 @contextmanager

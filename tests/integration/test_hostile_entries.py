@@ -203,3 +203,25 @@ def test_no_idle_process_is_killed_for_a_record(bench: Bench, start: StartWorker
     assert bench.ended(later).state is State.SUCCEEDED
     assert worker.children == [pid]
     assert "was killed" not in worker.output
+
+
+def test_forged_reports_don_t_fill_the_log(bench: Bench, start: StartWorker, runner: Any, service: Path) -> None:
+    """Of each kind one is logged a minute, and all are counted."""
+    worker = start(backends=["fake"], concurrency=1)
+    run_id, count = bench.submit(says, {"word": "a"}, environment=FakeEnvironment(service)), 3000
+    assert bench.ended(run_id).state is State.SUCCEEDED
+    lines = worker.output.count("\n")
+    with runner.pipeline(transaction=False) as pipe:
+        for number in range(count):
+            name = run_id if number % 2 else f"forged{number}"
+            pipe.xadd(f"{INSTANCE}::inbox:fake/{number % SHARDS}", {"run": name, "body": "{}", "mac": "x"})
+        pipe.execute()
+
+    def counted() -> int:
+        tally = bench.records.rejections.tallies().get(Rejected.REPORT)
+        return tally.count if tally else 0
+
+    wait_until(lambda: counted() >= count, "all of them counted", timeout=60)
+    assert worker.output.count("\n") - lines < 20
+    run_id = bench.submit(says, {"word": "b"}, environment=FakeEnvironment(service))
+    assert bench.ended(run_id).state is State.SUCCEEDED

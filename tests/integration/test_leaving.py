@@ -15,11 +15,14 @@ import redis
 from backends.fake import FakeEnvironment
 from dispatcher import Dispatcher, InvalidInput, NotFinished, State, flow
 from dispatcher.settings import Settings
-from tests.integration.laptop import User
+from tests.conftest import PYTHON
+from tests.integration.laptop import User, run
 from tests.integration.workers import KEYS, Bench, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
+
+COMMAND = str(Path(PYTHON).with_name("dispatcher"))
 
 
 @flow
@@ -57,3 +60,18 @@ def test_runs_that_start_elsewhere_are_refused_at_the_laptop_server(user: User, 
             client.submit(slow, {"seconds": 0.0}, environment=FakeEnvironment(tmp_path))
         assert list(client.runs()) == []
     wait_until(user.stopped, "the end of the server, for which nothing is open", timeout=40)
+
+
+@pytest.mark.parametrize("command", ["run", "submit"])
+def test_what_is_refused_there_starts_no_server(user: User, tmp_path: Path, command: str) -> None:
+    (tmp_path / "flows.py").write_text("from dispatcher import flow\n\n@flow\ndef one(): return 1\n")
+    (tmp_path / "environment.json").write_text(json.dumps(FakeEnvironment(tmp_path).to_json()))
+    arguments = [f"{tmp_path}/flows.py:one", "--environment", f"{tmp_path}/environment.json"]
+    done = run(user, [COMMAND, command, *arguments])
+    assert done.returncode == 2
+    assert "can't report to the laptop server" in done.stderr
+    assert "started" not in done.stderr
+    with pytest.raises(InvalidInput, match="can't report to the laptop server"):
+        Dispatcher(settings=user.settings).submit(slow, {"seconds": 0.0}, environment=FakeEnvironment(tmp_path))
+    assert user.stopped()
+    assert not (user.state / "data").exists()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,23 @@ def test_a_storage_that_a_container_cannot_reach(client: Dispatcher, tmp_path: P
         ProcessEnvironment(secrets={"TOKEN": "hunter2"})
     with pytest.raises(InvalidInput, match=r"ProcessEnvironment\.env: can't set the runner's own variables"):
         ProcessEnvironment(env={"DISPATCHER__RUN__ID": "x"})
+
+
+@pytest.mark.filterwarnings("ignore:No live worker")
+def test_its_storage(plugin: Plugin, client: Dispatcher, start_worker: Callable[..., Worker], tmp_path: Path) -> None:
+    """A worker gets the flow from the file, and runs none whose code was changed there."""
+    from dispatcher_processes.storage import SqliteStorage
+
+    storage, file = SqliteStorage(tmp_path / "flows.db"), tmp_path / "written"
+    changed = client.submit(write, {"path": str(file)}, storage=storage)
+    with closing(sqlite3.connect(storage.path)) as connection, connection:
+        connection.execute("UPDATE flows SET code = x'00'")
+    start_worker(environ=plugin.variables)
+    with pytest.raises(RunCrashed, match="was changed"):
+        changed.result(timeout=60)
+    assert not file.exists()
+    client.submit(write, {"path": str(file)}, storage=storage).result(timeout=60)
+    assert file.read_text() == "executed"
 
 
 def test_execute_needs_no_run(plugin: Plugin, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 from collections import Counter, deque
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from workers.pool.celery_pool import ProcessPool
 
 def unwatched_process(sentinel: int) -> Any:
     """Return a living process that isn't watched any more."""
-    return SimpleNamespace(_sentinel_poll=None, _popen=SimpleNamespace(sentinel=sentinel))
+    return SimpleNamespace(_sentinel_poll=None, _popen=SimpleNamespace(sentinel=sentinel), pid=os.getpid())
 
 
 def test_a_living_process_that_was_considered_dead_is_watched_again() -> None:
@@ -41,7 +42,7 @@ def test_a_living_process_that_was_considered_dead_is_watched_again() -> None:
 def test_a_process_is_watched_by_one_descriptor() -> None:
     reading, writing = os.pipe()
     hub = Hub()
-    process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading))
+    process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading), pid=os.getpid())
     pool = ProcessPool.__new__(ProcessPool)
     try:
         pool._track_child_process(process, hub)
@@ -49,6 +50,23 @@ def test_a_process_is_watched_by_one_descriptor() -> None:
         pool._track_child_process(process, hub)
         assert process._sentinel_poll == watched
         os.close(watched)
+    finally:
+        hub.close()
+        os.close(reading)
+        os.close(writing)
+
+
+def test_the_end_of_a_process_is_seen_although_a_child_holds_its_pipe() -> None:
+    reading, writing = os.pipe()  # nobody closes the end that the process would have held
+    hub = Hub()
+    child = os.posix_spawn("/bin/true", ["true"], {})
+    process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading), pid=child)
+    try:
+        ProcessPool.__new__(ProcessPool)._track_child_process(process, hub)
+        readable, _, _ = select.select([process._sentinel_poll], [], [], 30)
+        assert readable == [process._sentinel_poll]
+        assert os.waitpid(child, os.WNOHANG)[0] == child, "and it can be waited for then"
+        os.close(process._sentinel_poll)
     finally:
         hub.close()
         os.close(reading)

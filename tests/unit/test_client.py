@@ -28,7 +28,6 @@ from dispatcher import (
 )
 from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
-from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.events import EventKind
 from dispatcher.settings import Settings
 from dispatcher.support.ids import LENGTH, made_at, new_id
@@ -188,9 +187,6 @@ class TestBadInput:
             backend = "elsewhere"
 
             def check(self) -> None: ...
-
-            def _executor(self) -> LocalExecutor:
-                return LocalExecutor()
 
         with pytest.raises(InvalidInput, match="DISPATCHER__URL"):
             client.submit(add, {"a": 1}, environment=Elsewhere())

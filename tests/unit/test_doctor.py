@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,20 @@ class TestDoctor:
         shown = call("doctor")
         assert shown.exit_code == 1
         assert "DISPATCHER__TIMING__LEASE" in shown.stdout
+
+    def test_a_wrong_setting_of_a_backend_is_named_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DISPATCHER__KUBERNETES__IMGE", "a:1")
+        shown = call("doctor", "--backend", "kubernetes")
+        assert shown.exit_code == 1
+        assert shown.stdout.count("DISPATCHER__KUBERNETES__IMGE: isn't a setting") == 1
+        assert "dispatcher doctor" not in shown.stdout, "that is what was called"
+
+    def test_a_missing_package_of_a_backend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "kubernetes", None)
+        shown = call("doctor", "--backend", "kubernetes", "--url", "redis://127.0.0.1:1", "--json")
+        [finding] = [entry for entry in json.loads(shown.stdout) if entry["subject"] == "api"]
+        assert finding["remedy"] == "pip install 'flow-dispatcher[kubernetes]'"
+        assert finding["text"].startswith("Kubernetes needs kubernetes")
 
     def test_a_misspelt_setting(self) -> None:
         groups = ["worker", "url", "run"]

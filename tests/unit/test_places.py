@@ -135,3 +135,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "none") == {}
     path.write_text("[1")
     assert read(path) == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_a_socket_directory_that_another_user_has_made_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = tmp_path / "t"
+    common.mkdir(mode=0o1777)
+    taken = common / f"dispatcher-{os.geteuid()}"
+    taken.mkdir()
+    os.chown(taken, 12345, -1)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(common))
+
+    with pytest.raises(InvalidSettings, match=r"belongs to another user.*set XDG_RUNTIME_DIR") as caught:
+        LaptopPaths(tmp_path / "state").new_socket()
+
+    assert str(caught.value).split(":", 1)[1].count(str(taken)) <= 2  # once as the place, once in a command to mend it
+    assert f"{taken} {common}" not in str(caught.value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +31,14 @@ def test_every_error_that_users_catch_is_public() -> None:
         if isinstance(value, type) and issubclass(value, errors.DispatcherError)
     }
     assert public <= set(dispatcher.__all__)
+
+
+def test_each_package_of_the_wheel_says_that_it_is_typed() -> None:
+    """Without ``py.typed``, an author's subclass is one of Any; ``tests/fresh`` looks with mypy."""
+    root = Path(dispatcher.__file__).parent.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert [name for name in packages if not (root / name / "py.typed").is_file()] == []
 
 
 SAME = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dispatcher.records.memory import open_memory
+from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
 from tests.unit.making import make_record, queued, trusting
 from workers.supervisor.record_cache import PORTION, RecordCache, slim, slim_leftovers
@@ -29,7 +30,8 @@ def test_a_leftover_keeps_its_request_if_it_has_no_handle() -> None:
 
 
 def test_many_runs_are_read_in_portions() -> None:
-    runs, portions = trusting(open_memory()).runs, []
+    opened, portions = trusting(open_memory()), []
+    runs = opened.runs
     records = runs.create([make_record(f"run{number}") for number in range(PORTION + 1)])
     read = runs.get_many
 
@@ -38,8 +40,8 @@ def test_many_runs_are_read_in_portions() -> None:
         return read(run_ids)
 
     runs.get_many = get_many  # type: ignore[method-assign]
-    cache = RecordCache(runs, slim)
+    cache = RecordCache(opened, slim)
 
-    assert len(cache.refresh((record.id, record.version) for record in records)) == PORTION + 1
+    assert len(cache.refresh({indexes.OPEN: [(record.id, record.version) for record in records]})) == PORTION + 1
     assert portions == [PORTION, 1]
     assert len(cache) == PORTION + 1

@@ -18,7 +18,7 @@ def make_writer(scene: Scene) -> RecordWriter:
     runs = scene.records.runs
     shards = Shards(scene.records.leases, scene.supervisor.family, "w1")
     shards.share(["w1"], ())
-    return RecordWriter(runs, RecordCache(runs, lambda record: record), shards, ServerClock(runs))
+    return RecordWriter(runs, RecordCache(scene.records, lambda record: record), shards, ServerClock(runs))
 
 
 def test_a_step_that_the_record_refuses_writes_nothing_and_raises_nothing() -> None:

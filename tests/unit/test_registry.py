@@ -12,9 +12,20 @@ from typing import Any
 import pytest
 
 from backends.base import InProcess
-from dispatcher import InvalidInput, LocalExecutor, LocalStorage, RemoteEnvironment, registry
+from dispatcher import (
+    InvalidInput,
+    LocalExecutor,
+    LocalStorage,
+    RedisStorage,
+    RemoteEnvironment,
+    Settings,
+    flow,
+    registry,
+)
 from dispatcher.environments import base
 from dispatcher.environments.base import Environment
+from dispatcher.runs.options import Options
+from dispatcher.submission.request import RequestChecker
 
 
 class Third(Environment):
@@ -25,10 +36,7 @@ class Third(Environment):
 
     def __init__(self, speed: int = 1, **more: Any) -> None:
         super().__init__(**more)
-        self._set(speed=speed)
-
-    def _executor(self) -> LocalExecutor:
-        return LocalExecutor()
+        self.speed = speed
 
 
 class ThirdBackend(InProcess):
@@ -42,6 +50,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: third\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(
         f"[dispatcher.environments]\nThird = {__name__}:Third\nBroken = no_such_module:X\nEmpty = {__name__}:Nothing\n"
+        f"[dispatcher.storages]\nMisspelt = {__name__}:Mispelt\n"
         f"[dispatcher.backends]\nthird = {__name__}:ThirdBackend\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -53,6 +62,10 @@ def test_others_join_by_entry_points() -> None:
     environment = Third(speed=3, labels=["x"])
     assert base.from_json(json.loads(json.dumps(environment.to_json()))) == environment
     environment.check()
+    assert type(environment.make_executor()) is LocalExecutor
+    for name in ("speed", "labels", "another"):
+        with pytest.raises(AttributeError, match="can't be changed"):
+            setattr(environment, name, 4)
     assert registry.backend("third") is ThirdBackend
     with pytest.raises(InvalidInput, match="environment 'Broken' can't be imported from 'no_such_module:X'"):
         registry.environment("Broken")
@@ -60,6 +73,23 @@ def test_others_join_by_entry_points() -> None:
         registry.environment("Empty")
     with pytest.raises(InvalidInput, match=r"known: Broken, Empty, Kubern\w*, LocalEnv\w*, RemoteEnv\w*, Third$"):
         registry.environment("Fourth")
+
+
+class Misspelt(RedisStorage):
+    """A storage whose entry point names another class."""
+
+
+@flow
+def one() -> int:
+    return 1
+
+
+@pytest.mark.usefixtures("third_party")
+def test_an_entry_point_with_a_misspelt_class_is_refused_at_submit() -> None:
+    message = r"storage 'Misspelt' isn't in '.*:Mispelt': .* \(register Misspelt as an entry point"
+    with pytest.raises(InvalidInput, match=message):
+        RequestChecker(Settings.load()).check(one, None, Misspelt(), Options())
+    RequestChecker(Settings.load()).check(one, Third(), LocalStorage("flows"), Options())
 
 
 def test_an_environment_that_no_worker_could_find_is_refused() -> None:

@@ -224,3 +224,11 @@ def test_a_bad_file_names_the_variable(tmp_path: Path, content: Any) -> None:
 def test_none_at_all_names_the_remedy() -> None:
     with pytest.raises(InvalidSettings, match=r"DISPATCHER__SIGNING_KEYS .*dispatcher keygen"):
         KeyRing.from_settings(Settings.load())
+
+
+@pytest.mark.parametrize("key_id", ["S3CRET:word", "", "S3CRET\n"])
+def test_an_invalid_key_id_is_not_repeated(key_id: str) -> None:
+    """It may be a part of a secret that was put into the wrong place."""
+    with pytest.raises(InvalidSettings, match="without a colon") as caught:
+        KeyRing({key_id: "x" * 32})
+    assert "S3CRET" not in str(caught.value)

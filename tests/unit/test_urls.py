@@ -57,8 +57,8 @@ def test_the_parts_of_a_url(url: str, expected: dict[str, Any]) -> None:
         ("redis://[::1", "invalid host or port"),
         ("redis://::1", "invalid host or port"),
         ("redis://[g]", "invalid host or port"),
-        ("redis://h/x", "must be a number, got 'x'"),
-        ("redis://h/-1", "must be a number, got '-1'"),
+        ("redis://h/x", "the database must be a number, as in redis://host:6379/0"),
+        ("redis://h/-1", "the database must be a number"),
         ("redis://h/1/2", "nothing may follow the database"),
         ("redis://h/" + "9" * 5000, "must be a number"),
         ("redis://a,b", "takes one host"),
@@ -80,7 +80,15 @@ def test_what_is_none_names_the_remedy(url: str, problem: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "form", ["redis://{}:{}@h:1/0", "unix://{}:{}@/s", "sentinel://{}:{}@h/main", "redis://h?a={}{}"]
+    "form",
+    [
+        "redis://{}:{}@h:1/0",
+        "unix://{}:{}@/s",
+        "sentinel://{}:{}@h/main",
+        "redis://h?a={}{}",
+        "redis://h:1/x{}{}",
+        "unix:///s?db={}{}",
+    ],
 )
 @pytest.mark.parametrize(
     "cut", [*"/?#@:;,%[]\\&=+ \t\n\x00\x1b\x9b\u202e", "%zz", "%ff", "\udcff", "//", "@/", "1/", ":1?"]

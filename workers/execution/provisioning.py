@@ -6,6 +6,7 @@ send the same request again, which creates or adopts. Called by the execute task
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,9 +33,12 @@ from dispatcher.serialization.seals import Stored
 from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.tracebacks import message_of
 from workers.attempt_users import AttemptUsers
 from workers.refusal import refusal
 from workers.updates import try_update
+
+logger = logging.getLogger(__name__)
 
 #: Seconds after a request was stored within which no other worker can have sent it, seen its end and torn it down.
 RECENT = 0.05
@@ -123,8 +127,9 @@ class Provisioner:
         record = claim.after
         try:
             request = self._request(record)
-        except Permanent as error:
-            return claim.then(self._end(record, error)(record, now))
+        except Exception as error:
+            permanent = _as_permanent(error, record, "prepare", Cause.CONFIG_ERROR)
+            return claim.then(self._end(record, permanent)(record, now))
         failpoint("provision.prepared", record.id)
         return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
 
@@ -148,7 +153,7 @@ class Provisioner:
         service would create it anew.
 
         Raises:
-            Permanent, Transient: as :meth:`~backends.base.Backend.submit`.
+            Permanent, Transient: as :meth:`~backends.base.Backend.submit`. Any other error of the backend is Permanent.
             Refused: the attempt has ended.
             UnknownRun: its record is gone.
             SealBroken, SpecUsed: the request isn't one of this attempt, or the attempt is over.
@@ -165,7 +170,12 @@ class Provisioner:
         secrets = self._secrets(record)
         if self.users is not None:
             secrets |= self.users.make(record)
-        handle = self.backend(record.spec.route.backend).submit(request["body"], secrets)
+        try:
+            handle = self.backend(record.spec.route.backend).submit(request["body"], secrets)
+        except Transient:
+            raise
+        except Exception as error:
+            raise _as_permanent(error, record, "submit", Cause.START_FAILED) from error
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
 
@@ -250,3 +260,16 @@ class Provisioner:
             "DISPATCHER__RUN__SEAL": self.keys.attempt_seal(record.id, record.attempt, key_id).key.hex(),
             "DISPATCHER__RUN__TOKEN": self.keys.token(record.id, record.attempt, request["epoch"], key_id),
         }
+
+
+def _as_permanent(error: Exception, record: Record, call: str, cause: Cause) -> Permanent:
+    """Return an error of a backend's method ``call`` as the end of the attempt.
+
+    Any error but its own kinds is a defect, or a package or setting that this worker lacks. The next try would fail in
+    the same way, so it ends the attempt once, with its text.
+    """
+    if isinstance(error, Permanent):
+        return error
+    name, kind = record.spec.route.backend, type(error).__name__
+    logger.error("Run %s: %s of backend %s raised %s; the attempt ends", record.id, call, name, kind, exc_info=error)
+    return Permanent(f"{call} of backend {name} raised {kind}: {message_of(error)}", cause=cause, reason=kind)

@@ -7,8 +7,9 @@ recovers.
 
 The changes:
 
-- A process's pipe closes before the process can be waited for. Celery looks once, and then after 5 s; here it looks
-  again within milliseconds.
+- A process's end is noticed by a descriptor of the process. Celery watches its pipe, which its forked children hold
+  open, and which closes before the process can be waited for. It looks once, and then after 5 s; here it looks again
+  within milliseconds.
 - A process may end between two jobs. Celery gives the jobs that it hadn't begun to another process.
 - A job goes to an idle process at once. Celery leaves it to the next iteration of the event loop, which first asks the
   broker for more messages, on all queues of the worker. Nor does each iteration search for idle processes.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from celery.concurrency import asynpool
@@ -103,9 +105,15 @@ class ProcessPool(asynpool.AsynPool):  # type: ignore[misc]
             hub.call_later(pause, self._replace, hub, proc, min(2 * pause, _LONGEST_PAUSE))
 
     def _track_child_process(self, proc: Any, hub: Any) -> None:
-        """Watch a process, even if it was considered dead and isn't watched any more."""
-        if getattr(proc, "_sentinel_poll", "never watched") is None:
-            del proc._sentinel_poll
+        """Watch a process, even if it was considered dead and isn't watched any more.
+
+        By a descriptor of the process itself: a child that a flow has forked holds its pipe open. Where there is none,
+        by the pipe.
+        """
+        if getattr(proc, "_sentinel_poll", None) is None:
+            vars(proc).pop("_sentinel_poll", None)
+            with suppress(OSError):  # the kernel lacks it or forbids it, or the process is gone
+                proc._sentinel_poll = os.pidfd_open(proc.pid)
         super()._track_child_process(proc, hub)
 
     def _create_write_handlers(self, hub: Any, *arguments: Any, **keywords: Any) -> None:

@@ -26,14 +26,21 @@ class Death:
     """Death of a pool process while it ran a run.
 
     ``reason`` is why this worker killed it, if it did. ``status`` is a signal as its negative number, or an exit
-    code; None if that is unknown. ``last_output`` has the lines that the process hadn't sent.
+    code; None if that is unknown. ``answer`` is what it did after its flow had ended, when it was interrupted.
+    ``last_output`` has the lines that the process hadn't sent.
     """
 
     run_id: str
     pid: int
     reason: TerminationReason | None
     status: int | None
+    answer: str = ""
     last_output: tuple[JournalLine, ...] = ()
+
+    @property
+    def was_seen(self) -> bool:
+        """Return True if the worker saw the process end, or killed it; False if it only misses the process."""
+        return self.status is not None or self.reason is not None
 
 
 def attempt_died(records: Records, worker: str, death: Death, limits: Limits) -> Record | None:
@@ -60,9 +67,9 @@ def _end_attempt(records: Records, worker: str, death: Death, limits: Limits) ->
     else:
         return None
     failpoint("death.noticed", record.id)
-    record = records.runs.update(record.id, step, record=record, now=now)
+    after = records.runs.update(record.id, step, record=record, now=now)
     failpoint("death.recorded", record.id)
-    return record
+    return None if after.version == record.version else after
 
 
 def elsewhere(record: Record) -> bool:
@@ -75,10 +82,15 @@ def outcome_of(record: Record, death: Death, tail: tuple[str, ...] = ()) -> Outc
     if record.state is State.CANCELLING or death.reason is TerminationReason.CANCEL:
         return Outcome(cause=Cause.CANCELLED, message="cancelled", log_tail=tail)
     if death.reason is TerminationReason.TIMEOUT:
-        message = f"the flow ran longer than its timeout of {record.spec.options.timeout:g} s"
+        timeout = f"its timeout of {record.spec.options.timeout:g} s"
+        message = f"{death.answer} when {timeout} passed" if death.answer else f"the flow ran longer than {timeout}"
         return Outcome(cause=Cause.DEADLINE, reason="timeout", message=message, log_tail=tail)
     if death.reason is TerminationReason.PREEMPT:
-        message = "the worker was shut down while the flow ran"
+        message = (
+            f"{death.answer} when the worker shut down"
+            if death.answer
+            else "the worker was shut down while the flow ran"
+        )
         return Outcome(cause=Cause.PREEMPTED, reason="WorkerShutdown", message=message, log_tail=tail)
     if death.status is None:
         message = "the worker lost sight of the flow's process"

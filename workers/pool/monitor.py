@@ -7,6 +7,7 @@ reconnects. The decisions about processes are in :mod:`workers.pool.termination`
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,18 +17,19 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.journal import JournalLine
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, count_rejection
-from dispatcher.runs import indexes, use
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.identity import Identity
-from workers.pool.death import Death, attempt_died, elsewhere
+from workers.pool.absent_runs import AbsentRuns, ProcessView
+from workers.pool.death import Death, attempt_died
 from workers.pool.holder_names import HolderNames
 from workers.pool.interrupts import Interrupt, InterruptChannel
 from workers.pool.processes import BusyProcess, BusyProcesses, exit_status, sweep_group
-from workers.pool.termination import Action, Decision, TerminationContext, TerminationReason, decide, is_held, pid_of
+from workers.pool.termination import Action, Decision, TerminationContext, TerminationReason, decide, is_held
 from workers.transport import dropped
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,9 @@ DRAINED_POLL_INTERVAL = 0.05
 
 #: Dropped messages counted in one tick, so that a flood of them doesn't delay it.
 MAX_COUNTED = 100
+
+#: Seconds spent on recording deaths before the lease is renewed again.
+DEATHS_BUDGET = 1.0
 
 #: Seconds without an answer of the server after which a shutdown goes on without it.
 OUTAGE_LIMIT = 5.0
@@ -69,7 +74,6 @@ class PoolMonitor:
         open_records: Callable[[], Records],
         holder_names: HolderNames,
     ) -> None:
-        self._holder_names = holder_names
         self.preempt_all = False
         self._settings = settings
         self._timing = settings.timing
@@ -79,7 +83,7 @@ class PoolMonitor:
         self._open = open_records
         self._records: Records | None = None
         self._deaths: deque[Death] = deque()
-        self._absent: dict[str, int] = {}
+        self._absent = AbsentRuns(identity.id, busy, holder_names)
         self._announced: tuple[str, ...] | None = None
         self._started_at: float | None = None
         self._next_heartbeat = 0.0
@@ -90,6 +94,7 @@ class PoolMonitor:
         self._polled_at = time.monotonic()
         self.parent: ParentProcess | None = None
         self._isolation = ErrorIsolation(logger)
+        self._throttle = LogThrottle(logger)
 
     # From other threads.
 
@@ -97,6 +102,8 @@ class PoolMonitor:
         """Have a death recorded at the next tick, and retried until the server answers."""
         if death.reason is None and self.preempt_all:
             death = replace(death, reason=TerminationReason.PREEMPT)
+        if death.reason is not None:
+            death = replace(death, answer=self._interrupts.answer_of(death.pid, death.run_id))
         self._deaths.append(death)
 
     def drain(self, *, at_once: bool = False) -> None:
@@ -128,7 +135,7 @@ class PoolMonitor:
         if self._records is None:
             return
         try:
-            self._record_deaths(self._records)
+            self._record_deaths(self._records, budget=math.inf)
             failpoint("worker.leaving")
             self._records.workers.remove(self._identity.id)
         except ServerUnavailable as error:
@@ -147,6 +154,8 @@ class PoolMonitor:
             self._announce(records, queues)
         if time.monotonic() < self._next_heartbeat:
             return
+        if self.parent is not None:
+            self._interrupts.retain({*self.parent.pids(), *(process.pid for process in self._busy.all())})
         if not records.workers.beat(self._identity.id):
             logger.warning("Worker %s was declared dead while disconnected; rejoining", self._identity.id)
             self._announce(records, queues)
@@ -160,8 +169,10 @@ class PoolMonitor:
         failpoint("worker.announced")
         self._announced = queues
 
-    def _record_deaths(self, records: Records) -> None:
-        while self._deaths:
+    def _record_deaths(self, records: Records, *, budget: float = DEATHS_BUDGET) -> None:
+        """Record deaths, for some seconds: the rest waits until the lease is renewed."""
+        end = time.monotonic() + budget
+        while self._deaths and time.monotonic() < end:
             death, record = self._deaths[0], None
             if not death.last_output and self.parent is not None:
                 output = tuple(self.parent.last_output(death.pid, death.run_id))
@@ -169,26 +180,33 @@ class PoolMonitor:
             with self._isolation.run(death.run_id):
                 record = attempt_died(records, self._identity.id, death, self._settings.limits)
             self._deaths.popleft()
-            if record is not None:
+            if record is not None and (death.was_seen or record.verified):
                 logger.info("Run %s: process %d died; now %s", death.run_id, death.pid, record.state)
+            elif record is not None:
+                self._throttle.warn(f"Run {death.run_id} is ended: now {record.state}", "this worker never ran it")
 
     def _poll(self, records: Records) -> float:
-        """Read the records of all runs that the worker owns or runs, and act on them."""
+        """Read the records of the runs that this worker's processes run, and act on them; find absent runs."""
         busy = self._busy.all()
-        owned = [run_id for run_id, _ in records.runs.members(indexes.owned(self._identity.id), limit=100_000)]
-        run_ids = list({*owned, *(process.run_id for process in busy)})
-        if not run_ids:
-            self._absent.clear()
-            return POLL_INTERVAL
-        by_id = dict(zip(run_ids, records.runs.get_many(run_ids), strict=True))
-        context = TerminationContext(
-            now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all
-        )
+        run_ids = list({process.run_id for process in busy})
+        by_id = dict(zip(run_ids, records.runs.get_many(run_ids), strict=True)) if run_ids else {}
         waits = [POLL_INTERVAL]
-        for process in busy:
-            with self._isolation.run(process.run_id):
-                waits.append(self._act(process, by_id[process.run_id], context))
-        self._find_absent(records, [record for run_id in owned if (record := by_id[run_id]) is not None], context.now)
+        if busy:
+            context = TerminationContext(
+                now=records.runs.now(), at=time.monotonic(), worker=self._identity.id, preempting=self.preempt_all
+            )
+            for process in busy:
+                with self._isolation.run(process.run_id):
+                    waits.append(self._act(process, by_id[process.run_id], context))
+        if self._deaths:  # they come first: the search would find more of them
+            return min(*waits, DRAINED_POLL_INTERVAL)
+        view = ProcessView(
+            read=by_id,
+            dying={death.run_id for death in self._deaths},
+            alive=self.parent.pids() if self.parent else set(),
+        )
+        for death in self._absent.find(records, view):
+            self.process_died(death)
         return min(waits)
 
     def _act(self, process: BusyProcess, record: Record | None, context: TerminationContext) -> float:
@@ -218,41 +236,6 @@ class PoolMonitor:
         elif decision.action is Action.KILL and process.killed_for is None and self._busy.kill(process, reason):
             failpoint("end.killed", process.run_id)
             logger.warning("Run %s: process %d was killed (%s)", process.run_id, process.pid, reason)
-
-    def _find_absent(self, records: Records, owned: list[Record], now: float) -> None:
-        """Find owned runs that no process runs, because their end wasn't recorded, or the death wasn't noticed.
-
-        A run must be absent twice in a row.
-        """
-        running = {(process.pid, process.run_id) for process in self._busy.all()}
-        dying = {death.run_id for death in self._deaths}
-        alive = self.parent.pids() if self.parent else set()
-        absent: dict[str, int] = {}
-        for record in owned:
-            away = elsewhere(record)  # any process of this worker may be requesting its infrastructure
-            pid = 0 if away else pid_of(record.holder)
-            busy = record.id in {run_id for _, run_id in running} if away else (pid, record.id) in running
-            if pid is None or busy or record.id in dying:
-                continue
-            if pid in alive and self._is_running(records, record, pid, now):
-                self._busy.add(pid, record.id, adopted=True)
-                continue
-            absent[record.id] = self._absent.get(record.id, 0) + 1
-            if absent[record.id] > 1:
-                self.process_died(Death(run_id=record.id, pid=pid, reason=None, status=None))
-        self._absent = absent
-
-    def _is_running(self, records: Records, record: Record, pid: int, now: float) -> bool:
-        """Return True if a living process runs the run: Celery forgot it over a lost connection.
-
-        A record alone doesn't prove that: whoever wrote it could have the process killed.
-        """
-        return (
-            self._busy.may_run(pid, record.id)
-            and self._holder_names.is_authentic(record.holder, record.id)
-            and not records.runs.vet(record, now)
-            and records.runs.used(record.id, record.spec.day) in use.begun(record)
-        )
 
     def _find_dead(self) -> None:
         """Notice deaths, even while Celery's event loop can't."""

@@ -212,4 +212,6 @@ class PoolProcess:
         if interrupt is None or attempt is None:
             return
         if attempt.run_id == interrupt.run_id and attempt.epoch == interrupt.epoch:
+            if attempt.guard.afterwards:
+                self._inherited.interrupts.answer(interrupt, attempt.guard.afterwards)
             attempt.interrupt(INTERRUPTS[interrupt.kind])

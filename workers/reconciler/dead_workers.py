@@ -18,6 +18,7 @@ from dispatcher.records.base import Records
 from dispatcher.runs import indexes, transitions
 from dispatcher.settings import TimingSettings
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.misplaced import MisplacedRuns
 from workers.updates import try_update
@@ -53,7 +54,9 @@ class DeadWorkers:
         self._unlisted: dict[str, float] = {}  # holders of shards without a heartbeat → since when they are observed
         self._last_sweep: float | None = None
         self._isolation = ErrorIsolation(logger)
-        self._misplaced = MisplacedRuns(records.runs)
+        self._throttle = LogThrottle(logger)
+        self._misplaced = MisplacedRuns(records)
+        self._skip: dict[str, int] = {}  # dead worker → owned runs before which its next sweep begins
 
     @property
     def dead(self) -> frozenset[str]:
@@ -109,21 +112,30 @@ class DeadWorkers:
         ]
 
     def _take_over(self, worker: str) -> int:
-        runs, index, taken = self._records.runs, indexes.owned(worker), 0
-        for record in runs.under(index):
-            if record.owner != worker:
-                self._misplaced.note(index, record)
+        """Take over the runs of a dead worker; of very many, some at each sweep, so that the heartbeats are seen."""
+        runs, index, taken, stay = self._records.runs, indexes.owned(worker), 0, 0
+        skip, end = self._skip.pop(worker, 0), self._clock() + self._timing.lease_tick
+        for record in runs.under(index, skip=skip):
+            if self._clock() >= end:
+                self._skip[worker] = skip + stay
+                break
+            if self._misplaced.note(index, record):
                 continue
+            stay += 1
             if not runs.knows(record):  # only a worker that has the run's key may decide whether it is repeated
                 continue
             with self._isolation.run(record.id):
                 failpoint("lease.ended", record.id)
                 after = try_update(runs.update, record.id, partial(transitions.lose, owner=worker))
-                if after is None:  # another observer came first
+                if after is None or after.version == record.version:  # another observer came first
                     continue
                 failpoint("lease.taken", record.id)
-                taken += 1
-                logger.warning("Run %s: worker %s is dead; now %s", record.id, worker, after.state)
+                taken, stay = taken + 1, stay - 1
+                if after.verified:
+                    logger.warning("Run %s: worker %s is dead; now %s", record.id, worker, after.state)
+                else:
+                    self._throttle.warn(f"Run {record.id} is ended: now {after.state}", "its dead worker never ran it")
+        self._misplaced.remove()
         if self._records.workers.remove(worker):  # otherwise it has just claimed a run: the next sweep takes that
             logger.warning("Worker %s is dead: no heartbeat for %g s; removed", worker, self._timing.lease)
             failpoint("lease.removed")

@@ -28,15 +28,14 @@ class DueTimes:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._isolation = ErrorIsolation(logger)
-        self._misplaced = MisplacedRuns(records.runs)
+        self._misplaced = MisplacedRuns(records)
 
     def sweep(self) -> int:
         """Take the transition of each run that is due now. Return how many were examined."""
         runs, examined = self._records.runs, 0
         for record in runs.under(indexes.DUE, until=runs.now()):
             examined += 1
-            if indexes.next_due(record) is None:
-                self._misplaced.note(indexes.DUE, record)
+            if self._misplaced.note(indexes.DUE, record):
                 continue
             with self._isolation.run(record.id):
                 failpoint("clock.due", record.id)
@@ -46,6 +45,7 @@ class DueTimes:
                 failpoint("clock.ticked", record.id)
                 if after.version != record.version:
                     logger.info("Run %s is due: now %s", record.id, after.state)
+        self._misplaced.remove()
         return examined
 
 

@@ -68,7 +68,7 @@ class LostDoorbells:
         self._foreign: set[str] = set()  # runs in states of another release
         self._isolation = ErrorIsolation(logger)
         self._throttle = LogThrottle(logger)
-        self._misplaced = MisplacedRuns(records.runs)
+        self._misplaced = MisplacedRuns(records)
 
     def sweep(self) -> int:
         """Ring again the doorbells that are lost by the evidence. Return their number."""
@@ -88,9 +88,11 @@ class LostDoorbells:
         for name, run_ids in lost.items():
             if run_ids is None:
                 self._idle[name] = served[name]
-        return sum(
+        rung = sum(
             self._ring(indexes.waiting(name), run_id) for name, run_ids in lost.items() for run_id in run_ids or ()
         )
+        self._misplaced.remove()
+        return rung
 
     def _examine(self, queue: str, passed: float, now: float) -> set[str] | None:
         """Return :meth:`_lost`; the empty set, as if nothing were lost, for a queue that can't be read."""
@@ -134,8 +136,7 @@ class LostDoorbells:
                 return False
             if record.foreign:
                 self._foreign.add(run_id)
-            if record.state is not State.QUEUED:
-                self._misplaced.note(index, record)
+            if self._misplaced.note(index, record) or record.state is not State.QUEUED:
                 return False
             failpoint("bell.lost", run_id)
             after = try_update(self._records.runs.update, run_id, step, record=record, now=now)

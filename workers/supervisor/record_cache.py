@@ -2,57 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from dispatcher.records.runs import Runs
+from dispatcher.records.base import Records
 from dispatcher.runs.record import Record
+from workers.misplaced import MisplacedRuns
 
-#: Records read at once. What isn't cached of them is freed before the next are read.
-PORTION = 200
+#: Records read at once. What isn't cached of them is freed before the next are read; a forged one may be large.
+PORTION = 10
+
+#: Seconds after which a refresh leaves the rest to the next one.
+BUDGET = 5.0
+
+#: An index by name: its runs with their versions.
+Members = Mapping[str, Sequence[tuple[str, float]]]
 
 
 class RecordCache:
     """Records of indexes whose scores are versions: a record is read again only where its version differs.
 
     Args:
-        runs: the records.
+        records: the runs', and the counters of what is rejected.
         prepare: returns of a record what is cached, or None if nothing may be done with the run.
+        clock: monotonic, in seconds.
     """
 
-    def __init__(self, runs: Runs, prepare: Callable[[Record], Record | None]) -> None:
-        self._runs = runs
+    def __init__(
+        self,
+        records: Records,
+        prepare: Callable[[Record], Record | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runs = records.runs
         self._prepare = prepare
+        self._clock = clock
+        self._misplaced = MisplacedRuns(records)
         self._records: dict[str, Record] = {}
-        self.missing: set[str] = set()  #: runs of the last refresh without a readable record
+        self._rejected: dict[str, float] = {}  # run with which nothing may be done → its version in the index
+        self.complete = True  #: whether the last refresh has read all that it had to read
 
-    def refresh(self, members: Iterable[tuple[str, float]]) -> list[Record]:
-        """Replace the contents by these runs, given with their versions. Return the records that were read because
-        they are new or have changed."""
-        versions = dict(members)
+    def refresh(self, members: Members) -> list[Record]:
+        """Replace the contents by the runs of these indexes. Return the records that were read because they are new or
+        have changed.
+
+        A record that has no place in its index, or isn't readable, is removed from there. One with which nothing may be
+        done isn't read again until it changes.
+        """
+        versions = {run_id: version for runs in members.values() for run_id, version in runs}
         for run_id in self._records.keys() - versions.keys():
             del self._records[run_id]
-        stale = [
-            run_id
-            for run_id, version in versions.items()
-            if (cached := self._records.get(run_id)) is None or cached.version != version
-        ]
+        self._rejected = {run_id: at for run_id, at in self._rejected.items() if versions.get(run_id) == at}
         fresh: list[Record] = []
-        self.missing = set()
-        for first in range(0, len(stale), PORTION):
-            ids = stale[first : first + PORTION]
-            portion = self._runs.get_many(ids)
-            fresh += self._prepared(record for record in portion if record is not None)
-            self.missing |= {run_id for run_id, record in zip(ids, portion, strict=True) if record is None}
-        self._records |= {record.id: record for record in fresh}
-        for run_id in self.missing:
+        end, self.complete = self._clock() + BUDGET, True
+        for index, stale in self._stale(members):
+            for first in range(0, len(stale), PORTION):
+                if self._clock() >= end:
+                    self.complete = False
+                    break
+                fresh += self._read(index, stale[first : first + PORTION], versions)
+        self._misplaced.remove()
+        return fresh
+
+    def _stale(self, members: Members) -> Iterator[tuple[str, list[str]]]:
+        """Yield the runs of each index that must be read; first those that are cached, since others may be forged."""
+        stale: dict[str, list[str]] = {
+            index: [
+                run_id
+                for run_id, version in runs
+                if run_id not in self._rejected
+                and ((cached := self._records.get(run_id)) is None or cached.version != version)
+            ]
+            for index, runs in members.items()
+        }
+        for known in (True, False):
+            for index, run_ids in stale.items():
+                yield index, [run_id for run_id in run_ids if (run_id in self._records) is known]
+
+    def _read(self, index: str, ids: Sequence[str], versions: Mapping[str, float]) -> list[Record]:
+        """Read and cache records; return those with whose runs something may be done."""
+        fresh: list[Record] = []
+        gone: list[str] = []
+        for run_id, record in zip(ids, self._runs.get_many(ids), strict=True):
             self._records.pop(run_id, None)
+            if record is None:
+                gone.append(run_id)
+            elif self._misplaced.note(index, record):
+                continue
+            elif (prepared := self._prepare(record)) is None:
+                self._rejected[run_id] = versions[run_id]
+            else:
+                self._records[run_id] = prepared
+                fresh.append(prepared)
+        self._runs.leave(index, gone, unreadable=True)
         return fresh
 
     def reread(self, ids: Iterable[str], owners: Collection[str]) -> list[Record]:
         """Read these runs now, cached or not. Return the records that one of ``owners`` owns."""
         portion = self._runs.get_many(list(ids))
-        fresh = self._prepared(record for record in portion if record is not None and record.owner in owners)
+        ours = [record for record in portion if record is not None and record.owner in owners]
+        fresh = [prepared for record in ours if (prepared := self._prepare(record)) is not None]
         self._records |= {record.id: record for record in fresh}
         return fresh
 
@@ -76,9 +126,6 @@ class RecordCache:
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def _prepared(self, records: Iterable[Record]) -> list[Record]:
-        return [prepared for record in records if (prepared := self._prepare(record)) is not None]
 
 
 def slim(record: Record) -> Record:

@@ -87,5 +87,5 @@ class RecordVerifier:
 
     def _reject(self, record: Record, problem: str, step: Transition) -> None:
         count_rejection(self.records.rejections, Rejected.RUN)
-        logger.warning("Run %s is refused: %s", record.id, problem)
+        self._throttle.warn(f"Run {record.id} is refused", problem, kind=problem.replace(record.id, "…"))
         try_update(self.records.runs.update, record.id, step)

@@ -144,7 +144,7 @@ class Reports:
 
     def _reject(self, error: Exception) -> None:
         count_rejection(self._records.rejections, Rejected.REPORT)
-        logger.warning("Report refused: %s", error)
+        self._throttle.warn("Report refused", error, kind=f"report: {type(error).__name__}")
 
     def _act_on(self, entry: dict[str, str], lease: Lease, now: float) -> None:
         run_id = Fields(entry, "report").name("run")

@@ -73,7 +73,7 @@ class Supervisor:
         self._clock = clock = ServerClock(records.runs)
         self._shards = shards = Shards(records.leases, self.family, owner)
         verifier = RecordVerifier(records, keys.engine, self.family, clock.now)
-        self._cache = cache = RecordCache(records.runs, verifier.verified)
+        self._cache = cache = RecordCache(records, verifier.verified)
         self._writer = writer = RecordWriter(records.runs, cache, shards, clock)
         self._heartbeats = Heartbeats()
         self._observer = observer = Observer(backend)
@@ -81,7 +81,7 @@ class Supervisor:
         self._attempt_requests = AttemptRequests(provisioner, backend, requests, writer)
         self._log_tails = log_tails = LogTails(records, backend, wake)
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)
-        leftovers = RecordCache(records.runs, verifier.with_verified_leftovers)
+        leftovers = RecordCache(records, verifier.with_verified_leftovers)
         leftovers_writer = RecordWriter(records.runs, leftovers, shards, clock)
         self._teardown = Teardown(
             records, leftovers_writer, backend, observer, requests, is_needed=log_tails.is_pending
@@ -118,8 +118,11 @@ class Supervisor:
         self._teardown.expedite(self._changes.run_ids(self._changes.take()))  # of cached runs, all are observed next
         self._work_in_portions(list(self._cache))
         self._heartbeats.retain({record.id for record in self._cache})
-        self._orphans.sweep(lambda: self._shards.held)
-        self._users.sweep(list(self._cache), self._shards.held)
+        if (
+            self._cache.complete and self._teardown.complete
+        ):  # else infrastructure of an unread run looks like an orphan
+            self._orphans.sweep(lambda: self._shards.held)
+            self._users.sweep(list(self._cache), self._shards.held)
 
     def tick(self) -> float | None:
         """Act on what has changed since the last tick or round: reports, answers, infrastructure, cancel requests.
@@ -162,9 +165,7 @@ class Supervisor:
         """Read which runs the shards own, and the records of those that have changed."""
         runs = self._records.runs
         owned = {index: runs.members(index, limit=100_000) for index in map(indexes.owned, self._shards.held)}
-        fresh = self._cache.refresh(member for members in owned.values() for member in members)
-        for index, members in owned.items() if self._cache.missing else ():
-            runs.leave(index, self._cache.missing & {run_id for run_id, _ in members}, unreadable=True)
+        fresh = self._cache.refresh(owned)
         self._teardown.refresh(self._shards.held)
         self._changes.index(self._handles())
         if len(fresh) > LOGGED_READS:

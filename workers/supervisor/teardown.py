@@ -77,10 +77,15 @@ class Teardown:
         """Read the runs of these shards whose leftovers have changed."""
         numbers = {shard.rpartition("/")[2] for shard in shards}
         members = self._runs.members(self._index, limit=100_000)
-        self._cache.refresh(member for member in members if shard_of("", member[0]).rpartition("/")[2] in numbers)
-        self._runs.leave(self._index, self._cache.missing, unreadable=True)
+        ours = [member for member in members if shard_of("", member[0]).rpartition("/")[2] in numbers]
+        self._cache.refresh({self._index: ours})
         at = time.monotonic()
         self._lingering = {run_id: until for run_id, until in self._lingering.items() if until > at}
+
+    @property
+    def complete(self) -> bool:
+        """Return True if the last refresh has read all leftovers."""
+        return self._cache.complete
 
     def handles(self) -> Iterator[tuple[str, Handle]]:
         """Iterate over the handles of all leftovers, each with its run's id."""

@@ -13,10 +13,10 @@ class MemoryRejections(Rejections):
         self._shared = shared
         self._tallies: dict[Rejected, Tally] = {}
 
-    def note(self, kind: Rejected) -> None:
+    def note(self, kind: Rejected, count: int = 1) -> None:
         with self._shared.changed:
             before = self._tallies.get(kind)
-            self._tallies[kind] = Tally(count=1 + (before.count if before else 0), last=self._shared.clock())
+            self._tallies[kind] = Tally(count=count + (before.count if before else 0), last=self._shared.clock())
 
     def tallies(self) -> dict[Rejected, Tally]:
         with self._shared.changed:

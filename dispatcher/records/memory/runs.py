@@ -142,16 +142,22 @@ class MemoryRuns(Runs):
         matching.sort(key=lambda record: (record.created_at, record.id), reverse=True)
         yield from matching[:limit]
 
-    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
+    def members(
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+    ) -> list[tuple[str, float]]:
         with self._shared.changed:
             members = self._shared.indexes.get(index, {})
             within = [(run_id, score) for run_id, score in members.items() if until is None or score <= until]
-            return sorted(within, key=lambda pair: (pair[1], pair[0]))[:limit]
+            return sorted(within, key=lambda pair: (pair[1], pair[0]))[skip : skip + limit]
 
-    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
+    def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool = False) -> int:
         with self._shared.changed:
-            for run_id in run_ids:
+            members = set(self._shared.indexes.get(index, {})).intersection(runs)
+            if isinstance(runs, Mapping):
+                members = {run_id for run_id in members if self.version(run_id) == runs[run_id]}
+            for run_id in members:
                 self._shared.leave(index, run_id)
+            return len(members)
 
     def count(self, index: str) -> int:
         with self._shared.changed:

@@ -23,5 +23,8 @@ MOST_HELD = 100
 #: Streams that are repaired by one call, which may copy all their entries.
 MOST_REPAIRED = 16
 
+#: Runs that are removed from an index by one call.
+MOST_DISPLACED = 100
+
 #: Log lines that are appended by one call.
 MOST_LINES = 500

@@ -39,15 +39,17 @@ class RedisEvents(Events):
         self._lock = threading.Lock()
 
     def of(self, run_id: str, *, after: str = "", block: float = 0.0) -> tuple[list[Event], str]:
-        while entries := read_stream(self._client, self._keys.events(run_id), after=after, limit=_MOST, block=block):
-            after = entries[-1][0]
-            parsed = (
-                self._malformed.read(f"event {position} of run {run_id}", parse)
-                for position, fields in entries
-                for parse in event_parsers(fields)
-            )
-            if events := [event for event in parsed if event is not None]:
-                return events, after
+        with self._malformed.leaving_out(f"events of run {run_id}", block):
+            key = self._keys.events(run_id)
+            while entries := read_stream(self._client, key, after=after, limit=_MOST, block=block):
+                after = entries[-1][0]
+                parsed = (
+                    self._malformed.read(f"event {position} of run {run_id}", parse)
+                    for position, fields in entries
+                    for parse in event_parsers(fields)
+                )
+                if events := [event for event in parsed if event is not None]:
+                    return events, after
         return [], after
 
     def take(self, subscriber: str, *, block: float, limit: int = 100) -> list[tuple[str, Event]]:

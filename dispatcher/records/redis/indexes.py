@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -13,8 +13,10 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.effects import UNREADABLE
 from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.query import Query
+from dispatcher.records.redis.bounds import MOST_DISPLACED
 from dispatcher.records.redis.connection.client import Client
 from dispatcher.records.redis.keys import Keys
+from dispatcher.records.redis.scripts import script
 from dispatcher.runs import indexes
 from dispatcher.runs.states import TERMINAL, State
 from dispatcher.support.ids import is_run_id
@@ -32,11 +34,11 @@ class RedisIndexes:
         self._keys = keys
         self._malformed = malformed
 
-    def members(self, index: str, *, until: float | None, limit: int) -> list[tuple[str, float]]:
+    def members(self, index: str, *, until: float | None, limit: int, skip: int) -> list[tuple[str, float]]:
         """As :meth:`Runs.members`. Members that are no run ids are removed."""
         highest = "+inf" if until is None else repr(until)
         key = self._keys.index(index)
-        flat = self._client.one("ZRANGEBYSCORE", key, "-inf", highest, "WITHSCORES", "LIMIT", 0, limit)
+        flat = self._client.one("ZRANGEBYSCORE", key, "-inf", highest, "WITHSCORES", "LIMIT", skip, limit)
         members: list[tuple[str, float]] = []
         foreign: list[bytes] = []
         for raw, score in zip(flat[0::2], flat[1::2], strict=True):
@@ -50,12 +52,23 @@ class RedisIndexes:
                 self._client.one("ZREM", key, *foreign)
         return members
 
-    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool) -> None:
+    def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool) -> int:
         """As :meth:`Runs.leave`."""
-        if run_ids:
-            keys = [key for run_id in run_ids for key in self._keys.of_run(run_id)] if unreadable else []
-            expirations = [("EXPIRE", key, int(UNREADABLE)) for key in keys]
-            self._client.many([("ZREM", self._keys.index(index), *run_ids), *expirations])
+        if not runs:
+            return 0
+        if isinstance(runs, Mapping):
+            return self._leave_unchanged(index, runs)
+        keys = [key for run_id in runs for key in self._keys.of_run(run_id)] if unreadable else []
+        expirations = [("EXPIRE", key, int(UNREADABLE)) for key in keys]
+        return int(self._client.many([("ZREM", self._keys.index(index), *runs), *expirations])[0])
+
+    def _leave_unchanged(self, index: str, versions: Mapping[str, int]) -> int:
+        commands, runs = [], list(versions.items())
+        for first in range(0, len(runs), MOST_DISPLACED):
+            portion = runs[first : first + MOST_DISPLACED]
+            keys = [self._keys.index(index), *(self._keys.run(run_id) for run_id, _ in portion)]
+            commands.append(script("displace").command(keys, *(word for run in portion for word in run)))
+        return sum(map(int, self._client.accepted(self._client.run_many(commands))))
 
     def count(self, index: str) -> int:
         """As :meth:`Runs.count`."""

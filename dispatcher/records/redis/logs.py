@@ -40,14 +40,17 @@ class RedisLogs(Logs):
                 self._append(run_id, attempt, portion)
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
-        while entries := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
-            after = entries[-1][0]
-            if lines := list(self._parse(run_id, entries)):
-                return lines, after
+        with self._malformed.leaving_out(f"lines of run {run_id}", block):
+            while entries := read_stream(self._client, self._keys.logs(run_id), after=after, limit=limit, block=block):
+                after = entries[-1][0]
+                if lines := list(self._parse(run_id, entries)):
+                    return lines, after
         return [], after
 
     def tail(self, run_id: str, lines: int, *, attempt: int | None = None, gaps: bool = True) -> list[Line]:
-        return last_lines(self._backwards(run_id, min(lines, _TAIL_PAGE)), lines, attempt=attempt, gaps=gaps)
+        with self._malformed.leaving_out(f"lines of run {run_id}"):
+            return last_lines(self._backwards(run_id, min(lines, _TAIL_PAGE)), lines, attempt=attempt, gaps=gaps)
+        return []
 
     def _backwards(self, run_id: str, page: int) -> Iterator[Line]:
         """Yield lines of a run, newest first; read so many entries first, then page by page."""

@@ -24,9 +24,9 @@ class RedisRejections(Rejections):
         self._keys = keys
         self._offset = clock_offset
 
-    def note(self, kind: Rejected) -> None:
+    def note(self, kind: Rejected, count: int = 1) -> None:
         keys = [self._keys.refusals, self._keys.report(secrets.token_hex(8))]
-        self._client.run(script("refuse"), keys, self._offset, _NONCE_KEPT, kind)
+        self._client.run(script("refuse"), keys, self._offset, _NONCE_KEPT, kind, count)
 
     def tallies(self) -> dict[Rejected, Tally]:
         flat = self._client.one("HGETALL", self._keys.refusals)

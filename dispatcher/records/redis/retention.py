@@ -29,7 +29,7 @@ class Retention:
     def purge(self, limit: int) -> int:
         """As :meth:`Runs.purge`."""
         now = self._records.now()
-        due = [run_id for run_id, _ in self._indexes.members(EXPIRING, until=now, limit=limit)]
+        due = [run_id for run_id, _ in self._indexes.members(EXPIRING, until=now, limit=limit, skip=0)]
         records = dict(zip(due, self._records.many(due), strict=True))
         unreadable = [run_id for run_id, record in records.items() if record is UNREADABLE_RECORD]
         gone = [run_id for run_id, record in records.items() if record is None] + unreadable

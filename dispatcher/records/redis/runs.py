@@ -241,11 +241,13 @@ class RedisRuns(Runs):
                     left -= 1
                     yield record
 
-    def members(self, index: str, *, until: float | None = None, limit: int = 1000) -> list[tuple[str, float]]:
-        return self._indexes.members(index, until=until, limit=limit)
+    def members(
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+    ) -> list[tuple[str, float]]:
+        return self._indexes.members(index, until=until, limit=limit, skip=skip)
 
-    def leave(self, index: str, run_ids: Collection[str], *, unreadable: bool = False) -> None:
-        self._indexes.leave(index, run_ids, unreadable=unreadable)
+    def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool = False) -> int:
+        return self._indexes.leave(index, runs, unreadable=unreadable)
 
     def count(self, index: str) -> int:
         return self._indexes.count(index)

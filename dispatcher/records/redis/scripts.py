@@ -29,7 +29,7 @@ _FUNCTIONS = (
     *("accept", "acquire", "announce", "append", "claim", "commit", "hold", "join", "own", "prepared"),
     *("refuse", "release", "report", "share"),
 )
-_ALSO_WHEN_FULL = ("beat", "known", "purge", "remove", "repair", "retire")
+_ALSO_WHEN_FULL = ("beat", "displace", "known", "purge", "remove", "repair", "retire")
 
 #: All functions.
 FUNCTIONS = (*_FUNCTIONS, *_ALSO_WHEN_FULL)
@@ -86,5 +86,5 @@ def _read(name: str) -> str:
 def _registration(name: str) -> str:
     flags = "'allow-oom'" if name in _ALSO_WHEN_FULL else ""
     check = f"local over = too_much('{name}', KEYS, ARGV)\nif over then return over end"
-    callback = f"function(KEYS, ARGV)\n{check}\n{_read(name)}\nend"
+    callback = f"function(KEYS, ARGV)\nbegin_call()\n{check}\n{_read(name)}\nend"
     return f"redis.register_function{{function_name='{name}_{_VERSION}', flags={{{flags}}}, callback={callback}}}"

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import PreemptInterrupt, ServerUnavailable
+from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
@@ -86,7 +86,7 @@ class AttemptRunner:
         self._write_message(outcome, exit_call, reported=True)
         self._tell("exited")
         capture.close(5.0)
-        return outcome.reason == PreemptInterrupt.__name__
+        return outcome.cause is Cause.PREEMPTED
 
     def _load_and_invoke(self, record: Record, loader: Loader, capture: Capture) -> tuple[Outcome, ExitCall | None]:
         try:
@@ -110,7 +110,7 @@ class AttemptRunner:
     def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
         """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
         self._tell("flow_ended")
-        if not isinstance(obj, BaseException):
+        if kind is Returned.RESULT:
             self._note_end(Outcome())
         return invocation.to_value(obj, kind)
 
@@ -161,6 +161,6 @@ class AttemptRunner:
 
 def _with_stop_message(outcome: Outcome) -> Outcome:
     """Name SIGTERM in an outcome that it caused."""
-    if outcome.reason != PreemptInterrupt.__name__:
+    if outcome.cause is not Cause.PREEMPTED:
         return outcome
     return replace(outcome, message="the container was told to stop (SIGTERM) while the flow ran")

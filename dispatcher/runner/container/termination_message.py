@@ -59,7 +59,10 @@ class TerminationMessage:
     def outcome(self) -> Outcome:
         """Return the outcome to record if nothing was reported: a success without its result counts as lost."""
         if self.cause is None:
-            message = "the flow returned, but its runner could not reach Redis to hand over the result"
+            message = (
+                "the flow returned, but its result never arrived: its runner could not reach Redis, or its report was "
+                "deleted there"
+            )
             return Outcome(cause=Cause.RESULT_MISSING, reason=self.state, message=message, exit_code=self.exit_code)
         return Outcome(
             cause=Cause(self.cause),

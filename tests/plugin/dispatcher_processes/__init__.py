@@ -1,1 +1,1 @@
-"""Flows in processes of the worker's machine: a backend in a distribution of its own, as an example and for tests."""
+"""A backend and a storage in a distribution of their own, as an example and for tests."""

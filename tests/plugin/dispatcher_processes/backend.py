@@ -84,9 +84,8 @@ class ProcessBackend(ContainerBackend):
         if named is None:
             return True
         process = self._process(named)
-        if not process.uid or (handle is not None and process.uid != handle["uid"]):
-            return True
-        return process.delete()
+        made_it = process.uid == handle["uid"] if handle else process.request == dict(named)
+        return process.delete() if made_it else True  # another one of its name is not ours to delete
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
         return self._process(handle).lines()[-200:]

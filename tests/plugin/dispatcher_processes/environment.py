@@ -40,9 +40,9 @@ class ProcessEnvironment(ContainerEnvironment):
         super().__init__(labels, on_start, on_exit, env=env, secrets=secrets)
         if niceness is not None and niceness not in range(20):
             raise arguments.wrong("ProcessEnvironment.niceness", "must be a number from 0 to 19", niceness)
-        self._set(niceness=niceness)
+        self.niceness = niceness
 
-    def _check_reference(self, variable: str, reference: str) -> None:
+    def check_reference(self, variable: str, reference: str) -> None:
         if not Path(reference).is_absolute():
             problem = f"{variable} must be the absolute path of a file, never a value; got"
             raise arguments.wrong("ProcessEnvironment.secrets", problem, arguments.masked(reference))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from backends.kubernetes import job_spec as specs
 from dispatcher import InvalidInput, KubernetesJobEnvironment
@@ -121,7 +122,9 @@ def test_unknown_fields_can_be_allowed_for_newer_servers() -> None:
     ("text", "message"),
     [
         ("kind: [", "isn't one YAML document"),
-        ("kind: Job\n---\nkind: Job\n", "isn't one YAML document"),
+        ("kind: Job\n---\nkind: Job\n", "isn't one YAML document: another document begins in line 3"),
+        ("kind: Job\n---\n''\n", "isn't one YAML document"),
+        ("---\n# nothing\n---\n", "must hold a Job"),
         ("- kind: Job\n", "must hold a Job"),
         ("", "must hold a Job"),
         ("\x00", "isn't one YAML document"),
@@ -138,6 +141,15 @@ def test_a_file_that_holds_no_job_is_an_error_that_names_it(tmp_path: Path, text
         KubernetesJobEnvironment(job_spec_file=file)
     assert message in str(raised.value)
     assert str(file) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}---\n", "---\n{}---\n", "# first\n---\n---\n{}...\n---\n# nothing\n", "{}--- \n---\n"]
+)
+def test_empty_documents_beside_the_job_are_ignored(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text(text.format(yaml.safe_dump(CUSTOM)))
+    assert KubernetesJobEnvironment(job_spec_file=file).job_spec == CUSTOM
 
 
 def test_the_table_is_what_the_sdk_says() -> None:

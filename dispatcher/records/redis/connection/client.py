@@ -22,7 +22,10 @@ from dispatcher.errors import InvalidSettings, Malformed
 from dispatcher.records.redis.connection.errors import (
     HOPELESS,
     LOST,
+    PASSING,
     NotLoaded,
+    ServerBusy,
+    is_busy,
     is_missing,
     is_of_an_entry,
     unavailable,
@@ -145,9 +148,11 @@ class Client:
                     self._idle.give_back(connection)
             except (redis.RedisError, OSError) as error:
                 if submit is not None:
+                    if isinstance(error, ServerBusy) and not error.executed:
+                        sent = submit.lost
                     submit.lost = sent
-                # A server that loads its data after a restart will answer soon.
-                pause = next(pauses, _PAUSES[-1] if isinstance(error, redis.BusyLoadingError) else None)
+                # A server that loads its data after a restart, or runs a long script, will answer soon.
+                pause = next(pauses, _PAUSES[-1] if isinstance(error, PASSING) else None)
                 late = pause is None or time.monotonic() + pause + self.timeout > end
                 if once or late or not isinstance(error, LOST) or isinstance(error, HOPELESS):
                     raise unavailable(error, self.shown, timeout=within or self.timeout, may_exist=sent) from error
@@ -167,6 +172,8 @@ class Client:
         except BaseException:
             connection.disconnect()  # else the next user of the connection might read pending replies
             raise
+        if busy := [reply for reply in replies if is_busy(reply)]:
+            raise ServerBusy(str(busy[0]), executed=len(busy) < len(replies))
         return replies
 
     def _replies(self, connection: Any, replies: list[Any], count: int, timeout: float, end: float | None) -> None:

@@ -15,8 +15,20 @@ _CHECK = "check DISPATCHER__URL, or `dispatcher doctor`"
 # The error of a server that is too old for functions.
 _TOO_OLD = re.compile(r"unknown command [`'](FCALL|FUNCTION)[`']")
 
+
+class ServerBusy(redis.ResponseError):
+    """A script has run for so long that the server refuses commands. ``executed`` tells if it executed some of them."""
+
+    def __init__(self, message: str, *, executed: bool) -> None:
+        super().__init__(message)
+        self.executed = executed
+
+
 #: Errors after which a command is sent again.
-LOST = (redis.ConnectionError, redis.TimeoutError, OSError)
+LOST = (redis.ConnectionError, redis.TimeoutError, OSError, ServerBusy)
+
+#: Of them, those that pass by themselves: commands are sent again until it is too late.
+PASSING = (redis.BusyLoadingError, ServerBusy)
 
 #: Of them, those for which a retry doesn't help.
 HOPELESS = (redis.AuthenticationError, redis.exceptions.AuthorizationError)
@@ -46,13 +58,18 @@ _REFUSALS: tuple[tuple[type[Exception] | str, str], ...] = (
     (redis.exceptions.MasterDownError, "is a replica that has lost its primary"),
     ("MISCONF", "can't write its data to disk, and refuses changes until it can"),
     ("NOREPLICAS", "has too few replicas, and refuses changes until they are back"),
-    ("BUSY", "is busy with a script; try again in a moment"),
+    ("BUSY", "was busy with a script all the time; try again in a moment, or ask its administrator"),
 )
 
 
 def is_missing(reply: object) -> bool:
     """Return True if the server lacks the function that was called."""
     return isinstance(reply, redis.ResponseError) and str(reply).startswith("Function not found")
+
+
+def is_busy(reply: object) -> bool:
+    """Return True if the server refused a command because a script has run for long."""
+    return isinstance(reply, redis.ResponseError) and str(reply).startswith("BUSY ")
 
 
 def is_wrong_type(reply: object) -> bool:

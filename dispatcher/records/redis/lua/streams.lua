@@ -4,6 +4,7 @@
 
 local AHEAD = 86400000 -- milliseconds by which an id may be ahead of the server's clock; as in streams.py
 local KEPT, MOVED, LONGEST = 10000, 1000, 100 -- most entries kept, and moved from ahead; words of an entry
+local CHUNK = 50 -- entries read at once
 local bound = 0 -- the highest milliseconds that aren't ahead, when last computed
 
 local function find_bound()
@@ -25,23 +26,40 @@ local function may_remake(stream)
   return redis.acl_check_cmd('XREVRANGE', stream, '+', '-') and redis.acl_check_cmd('EXPIRE', stream, '0')
 end
 
--- Recreate a stream. Its groups are lost; their readers create them again.
+-- The latest entries between two ids, latest first: at most some, and as many as this call has room for.
+local function latest(stream, to, from, most)
+  local entries = {}
+  while #entries < most and room.words > 0 and room.bytes > 0 do
+    local chunk = try('XREVRANGE', stream, to, from, 'COUNT', math.min(CHUNK, most - #entries)) or {}
+    for _, entry in ipairs(chunk) do
+      room.words = room.words - #entry[2]
+      for _, word in ipairs(entry[2]) do room.bytes = room.bytes - #word end
+      if room.words < 0 or room.bytes < 0 then return entries end
+      entries[#entries + 1] = entry
+    end
+    if #chunk < CHUNK then return entries end
+    to = '(' .. chunk[#chunk][1]
+  end
+  return entries
+end
+
+-- Return true if this call has copied entries of another stream.
+local function has_copied()
+  return room.words < MOST_COPIED
+end
+
+-- Recreate a stream. Its groups are lost; their readers create them again. All streams of a call share its room: otherwise
+-- one call could block the server for as long as somebody has prepared streams.
 local function remake(stream)
   local most = find_bound()
-  local entries, moved = redis.pcall('XREVRANGE', stream, string.format('%d', most), '-', 'COUNT', KEPT), {}
-  if not entries.err then
-    moved = redis.call('XREVRANGE', stream, '+', string.format('%d', most + 1), 'COUNT', MOVED)
-  elseif is_foreign(entries) then
-    entries = {}
-  else
-    error(entries)
-  end
+  local moved = latest(stream, '+', string.format('%d', most + 1), MOVED)
+  local entries = latest(stream, string.format('%d', most), '-', KEPT)
   local left = redis.acl_check_cmd('PTTL', stream) and redis.call('PTTL', stream) or 0
   redis.call('EXPIRE', stream, 0) -- submitters may do this, but not DEL
   for n = #entries, 1, -1 do put_back(stream, entries[n][1], entries[n][2]) end
   for n = #moved, 1, -1 do put_back(stream, '*', moved[n][2]) end
   if left > 0 then redis.call('PEXPIRE', stream, left) end
-  redis.log(redis.LOG_WARNING, 'Recreated ' .. stream .. ': an entry was far ahead of the clock, or it was not a stream')
+  note('Recreated', stream, 'an entry was far ahead of the clock, or it was not a stream')
 end
 
 -- Add an entry. A stream that takes no entries, or soon won't, is recreated if this user may. Otherwise the error says so,
@@ -53,9 +71,9 @@ local function add_entry(stream, ...)
   if not failed and not is_ahead(id) then return end
   local may = may_remake(stream)
   if failed and not may then
-    error(redis.error_reply('ERR ' .. stream .. ' takes no entries until a worker has recreated it'))
+    error(redis.error_reply('ERR ' .. shown(stream) .. ' takes no entries until a worker has recreated it'))
   end
-  if may then
+  if may and (failed or not has_copied()) then -- what can wait is left to the next writer, who copies the entries
     remake(stream)
     tally_entry(stream)
   end

@@ -30,9 +30,9 @@ local function count(key, field, by)
   return math.max(by, 0)
 end
 
--- Count a rejection of a kind, and note its time.
-local function tally(refusals, kind, now)
-  count(refusals, kind, 1)
+-- Count rejections of a kind, one unless told otherwise, and note their time.
+local function tally(refusals, kind, now, number)
+  count(refusals, kind, number or 1)
   try('HSET', refusals, kind .. ':last', text(now))
 end
 
@@ -43,12 +43,25 @@ local function tally_entry(key)
   if refusals and redis.acl_check_cmd('HINCRBY', refusals, 'entry', '1') then tally(refusals, 'entry', server_time(0)) end
 end
 
+-- A key as it may be shown: others choose its name.
+local function shown(key)
+  local printable = string.gsub(string.sub(key, 1, 120), '[^\32-\126]', '?')
+  return printable
+end
+
+-- Write to the server's log what happened to a key; once in a call, which may concern many.
+local function note(event, key, reason)
+  if logged then return end
+  logged = true
+  redis.log(redis.LOG_WARNING, event .. ' ' .. shown(key) .. ': ' .. reason)
+end
+
 -- Drop a key of another type by letting it expire, which the users of the security page may do. Other users get the error
 -- of the command.
 local function drop(key, reply)
   if not redis.acl_check_cmd('EXPIRE', key, '0') then error(reply) end
   redis.call('EXPIRE', key, 0)
-  redis.log(redis.LOG_WARNING, 'Dropped ' .. key .. ': its value had another type')
+  note('Dropped', key, 'its value had another type')
   tally_entry(key)
 end
 
