@@ -63,8 +63,9 @@ class RedisEvents(Events):
         raise AssertionError("the last try returns or raises")
 
     def acknowledge(self, subscriber: str, positions: Sequence[str]) -> None:
-        if positions:
-            self._client.one("XACK", self._keys.all_events, subscriber, *positions)
+        entries = [position for position in positions if position]
+        if entries:
+            self._client.one("XACK", self._keys.all_events, subscriber, *entries)
 
     def forget(self, subscriber: str) -> None:
         self._joined.discard(subscriber)

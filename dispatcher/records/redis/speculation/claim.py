@@ -53,6 +53,7 @@ class ClaimPredictor:
         self._predictions: dict[str, _Prediction] = {}
         self._last_read = "", "", ""
         self._templates: dict[tuple[str, str], _ClaimTemplate] = {}
+        self._unfit: set[str] = set()  # kinds whose claim is too large for a template
 
     def predict(self, run_id: str, hint: str) -> Snapshot | None:
         """Return the predicted run; None if no run like it was claimed, or its id can't stand in a template."""
@@ -71,10 +72,11 @@ class ClaimPredictor:
         """
         run_id, hint, kind = self._last_read
         fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
-        if fresh and kind and run_id == record.id:
+        if fresh and kind and kind not in self._unfit and run_id == record.id:
             if len(self._predictions) >= _MOST_PREDICTIONS:
                 self._predictions.clear()
                 self._templates.clear()
+                self._unfit.clear()
             accepted = record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
             self._predictions[hint] = _Prediction(kind, accepted)
 
@@ -99,6 +101,8 @@ class ClaimPredictor:
             template = self._prepare(snapshot, transition, owner)
             self._templates[snapshot.kind, owner] = template
         if not template.change.fits:
+            self._unfit.add(snapshot.kind)
+            self.forget(snapshot.kind)
             return None
         run_id, nonce = snapshot.record.id, secrets.token_hex(8)
         values = template.change.values({"id": run_id, "holder": holder, "nonce": nonce})

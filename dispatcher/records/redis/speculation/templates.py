@@ -65,7 +65,7 @@ class ChangeTemplate:
             "reply": list(reply),
             "steps": [[_with_places(str(word), pattern, places) for word in step] for step in steps],
         }
-        self.document = json.dumps(document, separators=(",", ":")).encode()
+        self.document = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
         self.fits = len(self.document) <= LONGEST_TEMPLATE  #: in the server's bounds
         self.digest = hashlib.sha1(self.document, usedforsecurity=False).hexdigest()
 
