@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from dispatcher.records.logs import Line
 from dispatcher.records.redis import bounds, open_redis
 from dispatcher.records.redis.installing import install
 from dispatcher.records.redis.scripts import FUNCTIONS, library, script
+from dispatcher.records.snapshot import WrongPrediction
 from dispatcher.runs import transitions
 from dispatcher.runs.change import Change
 from dispatcher.runs.outcome import Outcome
@@ -89,7 +91,15 @@ def test_each_function_refuses_calls_beyond_its_bounds(raw: Any, url: str, name:
 
 
 def test_senders_and_functions_have_the_same_bounds(raw: Any) -> None:
-    for name in ("LONGEST_JSON", "MOST_RUNS", "MOST_STEPS", "MOST_WORDS", "MOST_APART", "MOST_LINES"):
+    for name in (
+        "LONGEST_JSON",
+        "LONGEST_TEMPLATE",
+        "MOST_RUNS",
+        "MOST_STEPS",
+        "MOST_WORDS",
+        "MOST_APART",
+        "MOST_LINES",
+    ):
         assert _told(raw, name) == getattr(bounds, name), name
     assert _told(raw, "MOST_BLOBS") == MOST_BLOBS
     most = _told(raw, "most")
@@ -131,6 +141,62 @@ def test_an_accept_beyond_the_bounds_is_refused(raw: Any, url: str, other: dict[
     assert raw.fcall(script("accept").name, 0, json.dumps(COMMON), *run)
 
 
+def template(document: str) -> tuple[str, str]:
+    """Return a template's digest, and the template."""
+    return hashlib.sha1(document.encode()).hexdigest(), document
+
+
+TEMPLATE = {"expect": [["version", "1"]], "reply": [], "steps": [["HSET", RECORD, "version", 3]]}
+
+NO_TEMPLATES = {
+    "too long": ({**TEMPLATE, "reply": ["x" * 2**16]}, "bytes of a template are more than 65536"),
+    "a list": ([TEMPLATE], "no template"),
+    "no steps": ({**TEMPLATE, "steps": None}, "no template"),
+    "no fields": ({**TEMPLATE, "reply": [7]}, "no template"),
+    "no values": ({**TEMPLATE, "expect": [["version"]]}, "no template"),
+    "many fields": ({**TEMPLATE, "reply": ["f"] * 65}, "no template"),
+    "no step": ({**TEMPLATE, "steps": [[]]}, "step 1 is no step"),
+    "a command": ({**TEMPLATE, "steps": [["DEL", RECORD]]}, "step 1 is no step"),
+    "a doorbell": ({**TEMPLATE, "steps": [["LPUSH", "i::local", "x"]]}, "step 1 is no step"),
+    "another key": ({**TEMPLATE, "steps": [["HSET", "other::run:r", "f", "v"]]}, "leads out of this installation"),
+    "a value's key": ({**TEMPLATE, "steps": [["HSET", 3, "f", "v"]]}, "leads out of this installation"),
+    "a key that begins with a value": ({**TEMPLATE, "steps": [["HSET", [3, RECORD], "f", "v"]]}, "leads out of this"),
+    "a number": ({**TEMPLATE, "steps": [["HSET", RECORD, "f", 1.5]]}, "step 1 has a word that is none"),
+    "a high number": ({**TEMPLATE, "steps": [["HSET", RECORD, "f", 35]]}, "step 1 has a word that is none"),
+    "a nested word": ({**TEMPLATE, "steps": [["HSET", RECORD, "f", [["x"]]]]}, "step 1 has a word that is none"),
+}
+
+
+@pytest.mark.parametrize(("document", "message"), NO_TEMPLATES.values(), ids=NO_TEMPLATES)
+def test_a_template_beyond_the_bounds_is_refused(raw: Any, url: str, document: Any, message: str) -> None:
+    assert message in _refused(raw, url, "prepared", [RECORD], "0", *template(json.dumps(document)), "2")
+
+
+def test_a_template_is_known_by_its_own_digest(raw: Any, url: str) -> None:
+    digest, document = template(json.dumps(TEMPLATE))
+    assert raw.fcall(script("prepared").name, 1, RECORD, "0", digest, "", "2") == b"template"
+    assert "digest" in _refused(raw, url, "prepared", [RECORD], "0", digest, document + " ", "2")
+    assert "a value is missing" in _refused(raw, url, "prepared", [RECORD], "0", digest, document)
+    assert "no key of a record" in _refused(raw, url, "prepared", ["i::other"], "0", digest, document, "2")
+    assert raw.fcall(script("prepared").name, 1, RECORD, "0", digest, "", "2")[1] == b"1.5"
+    assert raw.hget(RECORD, "version") == b"2"
+
+
+def test_a_template_of_another_installation_is_unknown(raw: Any, url: str) -> None:
+    digest, document = template(json.dumps({"expect": [], "reply": [], "steps": []}))
+    assert len(raw.fcall(script("prepared").name, 1, RECORD, "0", digest, document)) == 3
+    assert raw.fcall(script("prepared").name, 1, "j::run:r", "0", digest, "") == b"template"
+
+
+def test_more_templates_than_the_server_keeps_are_sent_again(raw: Any) -> None:
+    documents = [json.dumps({"expect": [], "reply": [str(number)], "steps": []}) for number in range(300)]
+    for document in documents:
+        raw.fcall(script("prepared").name, 1, RECORD, "0", *template(document))
+    known = [raw.fcall(script("prepared").name, 1, RECORD, "0", template(d)[0], "") != b"template" for d in documents]
+    assert known[-1]
+    assert not known[0]
+
+
 NESTED = "[" * 100_000 + "]" * 100_000
 
 STEPS = {
@@ -153,14 +219,14 @@ def test_a_reference_to_a_missing_long_value_is_refused(raw: Any, url: str) -> N
     assert "step 2 has a word that was not told" in message
 
 
-@pytest.mark.parametrize("name", ["accept", "commit", "guessed"])
+@pytest.mark.parametrize("name", ["accept", "commit", "prepared"])
 def test_deeply_nested_json_is_refused(raw: Any, url: str, name: str) -> None:
     if name == "accept":
         _refused(raw, url, name, [], NESTED, "r1", "spec", "s", "d", "", "")
     elif name == "commit":
         _refused(raw, url, name, [RECORD], "0", "1", NESTED)
     else:
-        _refused(raw, url, name, [RECORD], "0", "k", NESTED, "7.5", "8.5")
+        _refused(raw, url, name, [RECORD], "0", *template(NESTED[:30_000] + NESTED[-30_000:]))
 
 
 def test_a_queue_with_a_long_route_is_refused(raw: Any, url: str) -> None:
@@ -177,7 +243,8 @@ def test_only_a_record_s_fields_of_a_huge_hash_are_replied(raw: Any) -> None:
     raw.hset(RECORD, mapping={"state": "PENDING"})
     _, stored = raw.fcall(script("commit").name, 1, RECORD, "0", "9", "[]")
     assert stored == [b"state", b"PENDING", b"version", b"1", b"created_at", b"1.5", b"kind", b"k"]
-    assert raw.fcall(script("guessed").name, 1, RECORD, "0", "other", "[]", "7.5", "8.5")[2] == stored
+    other = template(json.dumps({"expect": [["kind", "other"]], "reply": [], "steps": []}))
+    assert raw.fcall(script("prepared").name, 1, RECORD, "0", *other)[2] == stored
     claimed = ("i::claim:r:1", "i::inbox:s", "60", "1", "holder", "", "{}", "run", "r")
     assert raw.fcall(script("claim").name, 0, "0", RECORD, *claimed)[1] == stored
     [there] = raw.fcall(script("accept").name, 0, json.dumps(COMMON), "r", "spec", "s", "d", "", "")
@@ -210,15 +277,20 @@ def test_an_overlong_claim_is_ignored(raw: Any) -> None:
 def test_labels_and_tags_at_their_bounds_fit(records: Records) -> None:
     """With characters that have the longest escapes, through the life of a run, also of a predicted one."""
     words = [f"{number:02}" + "é" * ((LONGEST_LABEL - 2) // 2) for number in range(MOST_LABELS)]
-    for number in range(2):
+    predicted = []
+    for number in range(3):
         run = accept(records, labels=tuple(words), tags=words, key=f"k{number}")
         snapshot = records.runs.snapshot(run.id, "like")
-        claimed = records.runs.claim(snapshot, transitions.start_here, owner="w", holder="p")
+        predicted.append(bool(snapshot.kind))
+        try:
+            claimed = records.runs.claim(snapshot, transitions.start_here, owner="w", holder="p")
+        except WrongPrediction as error:
+            claimed = records.runs.claim(error.snapshot, transitions.start_here, owner="w", holder="p")
         done = records.runs.finish(
             claimed, records.runs.now(), outcome=Outcome(result=Value(codec="json", inline="1")), exit_call=None
         )
         assert done.terminal
-    assert snapshot.kind
+    assert predicted == [False, True, False], "their claim is too large for a template"
 
 
 def test_long_values_are_passed_apart(records: Records) -> None:

@@ -48,10 +48,10 @@ class Budget:
 #: The one table. Of one run, after the first of its kind; ``map`` and ``wait`` of 200 runs,
 #: which a slow machine may look at once more.
 BUDGETS = {
-    "submit": Budget(sent=1, trips=1, inside=15, received=3000),
-    "run": Budget(sent=2, trips=2, inside=34, received=3950),
-    "run that prints": Budget(sent=3, trips=3, inside=41, received=4350),
-    "container asked for": Budget(sent=4, trips=3, inside=40, received=4000),
+    "submit": Budget(sent=1, trips=1, inside=14, received=3000),
+    "run": Budget(sent=2, trips=2, inside=29, received=1050),
+    "run that prints": Budget(sent=3, trips=3, inside=39, received=1350),
+    "container asked for": Budget(sent=4, trips=3, inside=22, received=2800),
     "result of an ended run": Budget(sent=1, trips=1, inside=0, received=100),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),
     "wait": Budget(sent=0, trips=0, inside=0, received=100),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from dispatcher.errors import LeasePassed, Malformed, SpecUsed, UnknownRun
 from dispatcher.records.bell import Bell
@@ -22,9 +23,9 @@ from dispatcher.records.redis.retention import Retention
 from dispatcher.records.redis.run_scripts.accept import Batch, Batcher
 from dispatcher.records.redis.run_scripts.change import Push, StepList, fields_of
 from dispatcher.records.redis.scripts import script
-from dispatcher.records.redis.speculation.claim import TIMES, ClaimPredictor
+from dispatcher.records.redis.speculation.claim import ClaimPredictor
 from dispatcher.records.redis.speculation.finish import FinishTemplates
-from dispatcher.records.redis.speculation.templates import is_plain
+from dispatcher.records.redis.speculation.templates import ChangeTemplate
 from dispatcher.records.redis.stored_records import UNREADABLE_RECORD, StoredRecords, unknown
 from dispatcher.records.runs import ClaimTransition, Runs
 from dispatcher.records.snapshot import Snapshot, WrongPrediction
@@ -120,11 +121,11 @@ class RedisRuns(Runs):
             claimed = super().claim(snapshot, transition, owner=owner, holder=holder)
             self._predictor.learn(snapshot.record)
             return claimed
-        if not is_plain(holder):
+        predicted = self._predictor.claim(snapshot, transition, owner=owner, holder=holder)
+        if predicted is None:
             raise WrongPrediction(Snapshot(*self.get(run_id)))
-        steps, after = self._predictor.claim(snapshot, transition, owner=owner, holder=holder)
-        arguments = self._offset, snapshot.kind, steps, *TIMES, *FIXED
-        time, accepted_at, values = self._client.run(script("guessed"), [self._keys.run(run_id)], *arguments)
+        change, own_values, after = predicted
+        time, accepted_at, values = self._apply_prepared(run_id, change, own_values)
         if accepted_at is not None:
             own = dict(zip(FIXED, values, strict=True)) | {"id": run_id.encode()}
             at = partial(number_of, accepted_at, "record: created_at")
@@ -144,11 +145,14 @@ class RedisRuns(Runs):
         rendered = self._finishes.render(record, now, outcome, exit_call) if record is self._predicted else None
         if rendered is None:
             return super().finish(record, now, outcome=outcome, exit_call=exit_call)
-        steps, after = rendered
-        stored, now = self._apply(after, record.version, steps)
-        if stored is None:
+        change, own_values, after = rendered
+        time, accepted_at, values = self._apply_prepared(record.id, change, own_values)
+        if accepted_at is not None:
+            return after
+        if not values:
             raise UnknownRun(f"run {record.id}: its retention is over")
-        if stored is after:
+        stored, now = self._records.parse(record.id, fields_of(values)), float(time)
+        if stored.change == after.change:  # the first reply was lost
             return after
         transition = partial(transitions.finish, epoch=record.epoch, outcome=outcome, exit_call=exit_call)
         return self.update(record.id, transition, record=stored, now=now)
@@ -172,6 +176,14 @@ class RedisRuns(Runs):
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return stored, now
+
+    def _apply_prepared(self, run_id: str, change: ChangeTemplate, values: Sequence[str]) -> Any:
+        """Apply a prepared change, and send its template if the server doesn't have it; return the script's reply."""
+        prepared, keys = script("prepared"), [self._keys.run(run_id)]
+        reply = self._client.run(prepared, keys, self._offset, change.digest, "", *values)
+        if reply == b"template":
+            reply = self._client.run(prepared, keys, self._offset, change.digest, change.document, *values)
+        return reply
 
     def _apply(
         self,

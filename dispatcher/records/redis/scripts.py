@@ -21,13 +21,13 @@ _FOLDER = Path(__file__).with_name("lua")
 PREFIX = "dispatcher_"
 
 #: Files with definitions that the functions share, in the order of their use.
-_SHARED = ("bounds", "clock", "writes", "queues", "streams", "steps")
+_SHARED = ("bounds", "clock", "writes", "queues", "streams", "steps", "templates")
 
 #: Each function's body is the file of its name. If the server's memory is full, it runs only the second group, which
 #: needs none or frees some, and refuses all others before their first write.
 _FUNCTIONS = (
-    *("accept", "acquire", "announce", "append", "claim", "commit", "guessed", "hold", "join", "own", "refuse"),
-    *("release", "report", "share"),
+    *("accept", "acquire", "announce", "append", "claim", "commit", "hold", "join", "own", "prepared"),
+    *("refuse", "release", "report", "share"),
 )
 _ALSO_WHEN_FULL = ("beat", "displace", "known", "purge", "remove", "repair", "retire")
 

@@ -76,8 +76,7 @@ local reason = missing_blobs() or unrung(all.list) or use_queue(now, unpack(all.
 if reason then return reason end
 
 for _, blob in ipairs(all.blobs) do
-  count(blob, 'refs', #starts)
-  redis.call('PERSIST', blob)
+  if count(blob, 'refs', #starts) == #starts then redis.call('PERSIST', blob) end
 end
 local times, texts = {}, {}
 for n = 1, #starts do

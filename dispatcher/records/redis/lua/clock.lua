@@ -16,11 +16,3 @@ local function time_text(stored)
   local number = stored and tonumber(stored)
   if number and number >= 0 and number < 1e12 then return text(number) end
 end
-
--- The steps with one time replaced by another. The placeholder is checked: some patterns take for ever to match.
-local function with_time(listed, place, time)
-  if #place > 32 or not string.find(place, '^%d+%.%d+$') then error('no time to replace') end
-  local pattern = string.gsub(place, '%.', '%%.')
-  local replaced = string.gsub(listed, pattern, time)
-  return replaced
-end

@@ -10,12 +10,11 @@ local commands = {
 -- Steps of our own, and the range of their words that are keys or channels.
 local step, first_key, last_key = {}, {}, {}
 
--- Store the events of one moment: in one entry of their run's stream, a line each, because an entry costs more than a line;
--- in an entry each among all events, because subscribers acknowledge each. Publish them in one notice.
-function step.EVENTS(now, of_run, all, channel, time, ...)
-  local facts = table.concat({...}, '\n')
+-- Store the events of one moment, a line each: in one entry of their run's stream, and in one among all events, because an
+-- entry costs more than a line. Publish them in one notice.
+function step.EVENTS(now, of_run, all, channel, time, facts)
   add_entry(of_run, 'fact', facts, 'time', time)
-  for _, fact in ipairs({...}) do add_entry(all, 'fact', fact, 'time', time) end
+  add_entry(all, 'fact', facts, 'time', time)
   redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
 first_key.EVENTS, last_key.EVENTS = 2, 4
@@ -32,10 +31,13 @@ function step.FREE(now, blob, seconds)
 end
 first_key.FREE, last_key.FREE = 2, 2
 
--- Let keys expire some time after `till`, in case they aren't purged.
-function step.KEEP(now, till, beyond, ...)
-  local seconds = math.max(math.ceil(tonumber(till) - now), 0) + tonumber(beyond)
-  for _, key in ipairs({...}) do redis.call('EXPIRE', key, string.format('%d', seconds)) end
+-- Let the keys of a run expire some time after `till`, in case they aren't purged. Many runs have only the first two.
+function step.KEEP(now, till, beyond, record, events, ...)
+  local seconds = string.format('%d', math.max(math.ceil(tonumber(till) - now), 0) + tonumber(beyond))
+  redis.call('EXPIRE', record, seconds)
+  redis.call('EXPIRE', events, seconds)
+  if redis.call('EXISTS', ...) == 0 then return end
+  for _, key in ipairs({...}) do redis.call('EXPIRE', key, seconds) end
 end
 first_key.KEEP = 4
 
@@ -76,10 +78,22 @@ local function put_in(words, apart)
   return true
 end
 
+-- The prefix of an installation's keys, from the key of a record; nothing if it isn't one.
+local function home_of(record)
+  return string.match(record, '^(.-:):run:')
+end
+
+-- The range of a step's words that are keys or channels; nothing if there is no such step.
+local function range_of_keys(words)
+  local name = words[1]
+  if commands[name] then return 2, 2 end
+  if first_key[name] then return first_key[name], last_key[name] or #words end
+end
+
 -- Returns the steps; or nil and an error: there are too many, one is unknown, touches keys outside of the record's
 -- installation, or rings where this user may not; or nil, nil and how far the run's spec was used, if that forbids them.
 local function read_steps(caller, record, listed, apart)
-  local home = string.match(record, '^(.-:):run:')
+  local home = home_of(record)
   if not home then return nil, redis.error_reply('ERR no key of a record') end
   if #listed > LONGEST_JSON then return nil, refused(caller, #listed, 'bytes of steps', LONGEST_JSON) end
   local steps, use, all_words = cjson.decode(listed), nil, 0
@@ -93,8 +107,7 @@ local function read_steps(caller, record, listed, apart)
       return nil, redis.error_reply('ERR step ' .. number .. ' has a word that was not told')
     end
     local name = words[1]
-    local from, to = first_key[name], last_key[name] or #words
-    if commands[name] then from, to = 2, 2 end
+    local from, to = range_of_keys(words)
     if not from then return nil, redis.error_reply('ERR step ' .. number .. ' is no step') end
     for n = from, to do
       if string.sub(words[n] or '', 1, #home) ~= home then

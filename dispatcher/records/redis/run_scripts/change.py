@@ -35,7 +35,7 @@ MOST_NOTICED = 4096
 _FINAL = "\n="
 _ID = "id"
 
-#: The JSON of steps and notices. Templates of steps must be encoded in the same way.
+#: The JSON of steps and notices. Values in templates of notices must be encoded in the same way.
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -44,15 +44,11 @@ class StepList:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._steps: list[tuple[Any, ...]] = []
+        self.steps: list[tuple[Any, ...]] = []
 
     def add(self, *words: Any) -> None:
         """Add a step."""
-        self._steps.append(words)
-
-    def to_json(self) -> bytes:
-        """Return the steps as the script reads them."""
-        return compact_json(self._steps).encode()
+        self.steps.append(words)
 
     def encode(self, run_id: str) -> tuple[bytes, list[str]]:
         """Return the steps as the script reads them, and the long values apart where the steps are too long.
@@ -60,13 +56,13 @@ class StepList:
         Raises:
             UnreadableRun: the change is larger than the server accepts; no release wrote such a record.
         """
-        document, apart = self.to_json(), list[str]()
+        document, apart = compact_json(self.steps).encode(), list[str]()
         if len(document) > LONGEST_JSON:
-            document = compact_json([self._shortened(step, apart) for step in self._steps]).encode()
-        words, size = sum(map(len, self._steps)), len(document) + sum(len(value.encode()) for value in apart)
+            document = compact_json([self._shortened(step, apart) for step in self.steps]).encode()
+        words, size = sum(map(len, self.steps)), len(document) + sum(len(value.encode()) for value in apart)
         for count, unit, most in (
             (len(document), "bytes of steps", LONGEST_JSON),
-            (len(self._steps), "steps", MOST_STEPS),
+            (len(self.steps), "steps", MOST_STEPS),
             (words, "words of steps", MOST_WORDS),
             (len(apart), "long values", MOST_APART),
             (size, "bytes", LARGEST_CHANGE),
@@ -139,8 +135,8 @@ class StepList:
         if not events:
             return
         keys, run_id = self._keys, events[0].run_id
-        facts = (event.fact for event in events)
-        self.add("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), repr(events[0].time), *facts)
+        facts = "\n".join(event.fact for event in events)
+        self.add("EVENTS", keys.events(run_id), keys.all_events, keys.topic(run_id), repr(events[0].time), facts)
 
     def _add_ring(self, ring: Ring | None, push: Push | None) -> None:
         if ring is None:

@@ -11,10 +11,17 @@ from typing import NamedTuple
 
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import StepList
-from dispatcher.records.redis.speculation.templates import StepTemplate, is_plain, placeholder_time, placeholder_word
+from dispatcher.records.redis.speculation.templates import (
+    ACCEPTED,
+    NOW,
+    ChangeTemplate,
+    is_plain,
+    placeholder_time,
+    placeholder_word,
+)
 from dispatcher.records.runs import ClaimTransition
 from dispatcher.records.snapshot import Snapshot
-from dispatcher.runs.record import Record
+from dispatcher.runs.record import FIXED, Record
 from dispatcher.runs.states import State
 
 _MOST_PREDICTIONS = 1000
@@ -23,14 +30,11 @@ _MOST_PREDICTIONS = 1000
 _ID, _HOLDER, _NONCE = (placeholder_word() for _ in range(3))
 _ACCEPTED, _NOW = placeholder_time(), placeholder_time()
 
-#: Placeholders that the script replaces: the time of acceptance, and now.
-TIMES = repr(_ACCEPTED), repr(_NOW)
-
 
 class _ClaimTemplate(NamedTuple):
-    """The claim of runs of a kind by one owner: the steps, and the record after it."""
+    """The claim of runs of a kind by one owner: the change, and the record after it."""
 
-    steps: StepTemplate
+    change: ChangeTemplate
     after: Record
 
 
@@ -49,6 +53,7 @@ class ClaimPredictor:
         self._predictions: dict[str, _Prediction] = {}
         self._last_read = "", "", ""
         self._templates: dict[tuple[str, str], _ClaimTemplate] = {}
+        self._unfit: set[str] = set()  # kinds whose claim is too large for a template
 
     def predict(self, run_id: str, hint: str) -> Snapshot | None:
         """Return the predicted run; None if no run like it was claimed, or its id can't stand in a template."""
@@ -67,10 +72,11 @@ class ClaimPredictor:
         """
         run_id, hint, kind = self._last_read
         fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
-        if fresh and kind and run_id == record.id:
+        if fresh and kind and kind not in self._unfit and run_id == record.id:
             if len(self._predictions) >= _MOST_PREDICTIONS:
                 self._predictions.clear()
                 self._templates.clear()
+                self._unfit.clear()
             accepted = record.but(created_at=_ACCEPTED, queued_at=_ACCEPTED, rung_at=_ACCEPTED)
             self._predictions[hint] = _Prediction(kind, accepted)
 
@@ -82,20 +88,32 @@ class ClaimPredictor:
 
     def claim(
         self, snapshot: Snapshot, transition: ClaimTransition, *, owner: str, holder: str
-    ) -> tuple[bytes, Record]:
-        """Return the steps that claim a predicted run, and its record after that."""
+    ) -> tuple[ChangeTemplate, list[str], Record] | None:
+        """Return the change that claims a predicted run, the run's values in it, and its record after that.
+
+        Returns:
+            None if this run can't be claimed by a template.
+        """
+        if not is_plain(holder):
+            return None
         template = self._templates.get((snapshot.kind, owner))
         if template is None:
-            template = self._prepare(snapshot.record, transition, owner)
+            template = self._prepare(snapshot, transition, owner)
             self._templates[snapshot.kind, owner] = template
+        if not template.change.fits:
+            self._unfit.add(snapshot.kind)
+            self.forget(snapshot.kind)
+            return None
         run_id, nonce = snapshot.record.id, secrets.token_hex(8)
-        steps = template.steps.render({"id": run_id, "holder": holder, "nonce": nonce})
-        return steps, template.after.but(id=run_id, holder=holder, change=nonce)
+        values = template.change.values({"id": run_id, "holder": holder, "nonce": nonce})
+        return template.change, values, template.after.but(id=run_id, holder=holder, change=nonce)
 
-    def _prepare(self, record: Record, transition: ClaimTransition, owner: str) -> _ClaimTemplate:
+    def _prepare(self, snapshot: Snapshot, transition: ClaimTransition, owner: str) -> _ClaimTemplate:
+        record = snapshot.record
         change = transition(record.but(id=_ID), _NOW, owner=owner, holder=_HOLDER)
         assert change is not None  # it is queued
         step_list = StepList(self._keys)
         after = step_list.add_change(change.marked(_NONCE), None)
-        placeholders = {"id": _ID, "holder": _HOLDER, "nonce": _NONCE}
-        return _ClaimTemplate(StepTemplate(step_list.to_json().decode(), placeholders), after)
+        placeholders = {NOW: repr(_NOW), ACCEPTED: repr(_ACCEPTED), "id": _ID, "holder": _HOLDER, "nonce": _NONCE}
+        expected = {"version": str(record.version), "kind": snapshot.kind}
+        return _ClaimTemplate(ChangeTemplate(step_list.steps, placeholders, expected=expected, reply=FIXED), after)

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 from dispatcher.records.events import ends_topic
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.run_scripts.change import MOST_NOTICED, StepList, compact_json
-from dispatcher.records.redis.speculation.templates import StepTemplate, is_plain, placeholder_time, placeholder_word
+from dispatcher.records.redis.speculation.templates import (
+    ACCEPTED,
+    ChangeTemplate,
+    is_plain,
+    placeholder_time,
+    placeholder_word,
+)
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -23,10 +29,10 @@ _MOST_TEMPLATES = 1000
 
 
 class _FinishTemplate(NamedTuple):
-    """The successful end of runs of a kind: the steps, and the changed fields that are the same for all of them."""
+    """The successful end of runs of a kind: the change, and the changed fields that are the same for all of them."""
 
-    steps: StepTemplate
-    changes: Mapping[str, Any]
+    change: ChangeTemplate
+    fields: Mapping[str, Any]
 
 
 _SUCCESS = Outcome().__dict__
@@ -45,8 +51,11 @@ class FinishTemplates:
 
     def render(
         self, record: Record, now: float, outcome: Outcome | None, exit_call: ExitCall | None
-    ) -> tuple[bytes, Record] | None:
-        """Return the steps of :func:`transitions.finish`, and the record after it; None if there is no template.
+    ) -> tuple[ChangeTemplate, list[str], Record] | None:
+        """Return the change of :func:`transitions.finish`, the run's values in it, and the record after it.
+
+        Returns:
+            None if there is no template.
 
         Args:
             record: the run, as it was claimed.
@@ -66,21 +75,20 @@ class FinishTemplates:
         template = self._templates[kind]
         if template is None:
             return None
-        escaped = compact_json(result)[1:-1]
         nonce = secrets.token_hex(8)
         words = {
             "id": record.id,
             "topic": ends_topic(record.id),
             "holder": record.holder,
             "nonce": nonce,
-            "accepted": repr(record.created_at),
             "started": repr(record.started_at),
             "ended": repr(now),
             "expires": repr(now + spec.result_ttl),
-            "result": escaped,
-            "noticed": compact_json(escaped)[1:-1],
+            "result": result,
+            "noticed": compact_json(result)[1:-1],
         }
-        return template.steps.render(words), record.but(outcome=outcome, ended_at=now, change=nonce, **template.changes)
+        after = record.but(outcome=outcome, ended_at=now, change=nonce, **template.fields)
+        return template.change, template.change.values(words), after
 
     def _prepare(self, record: Record) -> _FinishTemplate | None:
         """Return the template for runs like this one; None if they go on, or their notice has no room for a record."""
@@ -94,25 +102,27 @@ class FinishTemplates:
         assert change is not None  # it runs
         step_list = StepList(self._keys)
         after = step_list.add_change(change.marked(_NONCE), None)
-        steps, escaped = step_list.to_json().decode(), compact_json(_result_text(result))[1:-1]
+        text = _result_text(result)
         placeholders = {
+            ACCEPTED: repr(_ACCEPTED),
             "id": _ID,
             "topic": ends_topic(_ID),
             "holder": _HOLDER,
             "nonce": _NONCE,
-            "accepted": repr(_ACCEPTED),
             "started": repr(_STARTED),
             "ended": repr(_ENDED),
             "expires": repr(_ENDED + record.spec.result_ttl),
-            "result": escaped,
-            "noticed": compact_json(escaped)[1:-1],
+            "result": text,
+            "noticed": compact_json(text)[1:-1],
         }
-        if change.ring is not None or placeholders["noticed"] not in steps:
+        is_noticed = any(placeholders["noticed"] in str(word) for step in step_list.steps for word in step)
+        if change.ring is not None or not is_noticed:
             return None
         own = {"outcome", "ended_at", "change"}
         old = before.__dict__
-        changes = {name: new for name, new in after.__dict__.items() if name not in own and new != old.get(name)}
-        return _FinishTemplate(StepTemplate(steps, placeholders), changes)
+        changed = {name: new for name, new in after.__dict__.items() if name not in own and new != old.get(name)}
+        template = ChangeTemplate(step_list.steps, placeholders, expected={"version": str(before.version)})
+        return _FinishTemplate(template, changed) if template.fits else None
 
 
 def _small_result(record: Record, outcome: Outcome | None, exit_call: ExitCall | None) -> str | None:
