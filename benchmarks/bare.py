@@ -14,7 +14,7 @@ from celery import Celery
 from celery.result import ResultSet
 
 from benchmarks.machine import child, until
-from benchmarks.side import Latency
+from benchmarks.side import Latency, LoopRates, Take
 
 _SOCKET = "BENCHMARK_SOCKET"
 _TIMEOUT = 300.0
@@ -26,12 +26,18 @@ def application(socket: str) -> Celery:
     application = Celery("bare", broker=url, backend=url)
     application.conf.update(task_serializer="json", result_serializer="json", accept_content=["json"])
     application.task(name="bare.noop")(noop)
+    application.task(name="bare.echo")(echo)
     application.task(name="bare.started")(started)
     return application
 
 
 def noop() -> None:
     """Do nothing."""
+
+
+def echo(number: int) -> int:
+    """Return the number."""
+    return number
 
 
 def started() -> float:
@@ -47,6 +53,7 @@ class BareCelery:
     def __init__(self, app: Celery, pid: int) -> None:
         self.pid = pid
         self._noop = app.tasks["bare.noop"]
+        self._echo = app.tasks["bare.echo"]
         self._started = app.tasks["bare.started"]
 
     def completed(self, count: int) -> float:
@@ -69,6 +76,26 @@ class BareCelery:
 
     def mapped(self, count: int) -> float:
         return self.submitted(count)  # Celery's group sends one message after the other, as a loop does
+
+    def looped(self, count: int, take: Take, *, empty: bool = False) -> LoopRates:
+        begin = time.perf_counter()
+        if empty:
+            results = [self._noop.apply_async() for _ in range(count)]
+        else:
+            results = [self._echo.apply_async((number,)) for number in range(count)]
+        submitted = time.perf_counter()
+        together = ResultSet(results)
+        if take is Take.ONE_BY_ONE:
+            for result in results:
+                result.get(timeout=_TIMEOUT)
+        elif take is Take.BY_WAIT:
+            together.join_native(timeout=_TIMEOUT, propagate=True)
+        else:
+            for _ in together.iter_native(timeout=_TIMEOUT):
+                pass
+        end = time.perf_counter()
+        together.forget()
+        return LoopRates(count / (submitted - begin), count / (end - begin))
 
     def idle(self, count: int) -> list[Latency]:
         latencies = []

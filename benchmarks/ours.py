@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import child, until
-from benchmarks.side import Latency
+from benchmarks.side import Latency, LoopRates, Take
 from dispatcher import Dispatcher, LocalEnvironment, Run, flow
 from dispatcher.settings import Settings
 
@@ -25,6 +25,12 @@ KEYS = json.dumps({"bench": "a key that signs nothing of value"})
 @flow
 def noop() -> None:
     """Do nothing."""
+
+
+@flow
+def echo(number: int) -> int:
+    """Return the number."""
+    return number
 
 
 @flow
@@ -60,6 +66,19 @@ class FlowDispatcher:
         seconds = time.perf_counter() - begin
         self._join(runs)
         return count / seconds
+
+    def looped(self, count: int, take: Take, *, empty: bool = False) -> LoopRates:
+        begin = time.perf_counter()
+        if empty:
+            runs: list[Run[Any]] = [self._client.submit(noop, environment=HERE) for _ in range(count)]
+        else:
+            runs = [self._client.submit(echo, {"number": number}, environment=HERE) for number in range(count)]
+        submitted = time.perf_counter()
+        if take is Take.BY_WAIT:
+            self._client.wait(runs, timeout=TIMEOUT)
+        for run in self._client.as_completed(runs, timeout=TIMEOUT) if take is Take.AS_COMPLETED else runs:
+            run.result(timeout=TIMEOUT)
+        return LoopRates(count / (submitted - begin), count / (time.perf_counter() - begin))
 
     def idle(self, count: int) -> list[Latency]:
         return idle(self._client, count)

@@ -21,6 +21,7 @@ def parts() -> list[Part]:
         labels,
         large,
         latency,
+        loops,
         memory,
         throughput,
         tidying,
@@ -43,4 +44,4 @@ def parts() -> list[Part]:
         tidying,
     )
     clustered = (container, kubernetes_create, kubernetes_start, kubernetes_crowd)
-    return [module.PART for module in (*modules, *clustered)]
+    return [*loops.PARTS, *(module.PART for module in (*modules, *clustered))]

@@ -9,6 +9,7 @@ from statistics import median, quantiles
 
 from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
+from benchmarks.machine import server
 from benchmarks.side import both
 
 FIGURES = (
@@ -24,7 +25,7 @@ _SLICE = 10  # requests of one side before it is the other's turn
 @contextmanager
 def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start both workers on one server."""
-    with both() as sides:
+    with server() as socket, both(socket) as sides:
 
         def measure(number: int) -> Measured:
             times: dict[str, list[float]] = {}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.figures import Figure, Measured, Pair
-from benchmarks.machine import memory, pids
+from benchmarks.machine import memory, pids, server
 from benchmarks.side import both
 
 FIGURES = (Figure(name="worker memory at concurrency 2", unit="MB PSS", bound=1.3),)
@@ -16,7 +16,7 @@ FIGURES = (Figure(name="worker memory at concurrency 2", unit="MB PSS", bound=1.
 @contextmanager
 def opened(bench: Benchmark) -> Iterator[Measure]:
     """Start both workers on one server."""
-    with both() as (mine, theirs):
+    with server() as socket, both(socket) as (mine, theirs):
 
         def measure(number: int) -> Measured:
             for side in (mine, theirs):

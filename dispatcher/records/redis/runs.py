@@ -6,26 +6,24 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
-from dispatcher.errors import LeasePassed, Malformed, SpecUsed, UnknownRun
+from dispatcher.errors import Malformed, UnknownRun
 from dispatcher.records.bell import Bell
-from dispatcher.records.effects import conflict, spec_used
+from dispatcher.records.effects import conflict
 from dispatcher.records.leases import Lease
 from dispatcher.records.malformed import MalformedEntries
 from dispatcher.records.query import Query
 from dispatcher.records.redis.blobs import hold
-from dispatcher.records.redis.claims import Claims, stands
+from dispatcher.records.redis.changes import ChangeWriter
+from dispatcher.records.redis.claims import Claims
 from dispatcher.records.redis.connection.client import Client, Command
 from dispatcher.records.redis.indexes import RedisIndexes
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.retention import Retention
 from dispatcher.records.redis.run_scripts.accept import Batch, Batcher
 from dispatcher.records.redis.run_scripts.change import Push, StepList, fields_of
-from dispatcher.records.redis.scripts import script
 from dispatcher.records.redis.speculation.claim import ClaimPredictor
 from dispatcher.records.redis.speculation.finish import FinishTemplates
-from dispatcher.records.redis.speculation.templates import ChangeTemplate
 from dispatcher.records.redis.stored_records import UNREADABLE_RECORD, StoredRecords, unknown
 from dispatcher.records.runs import ClaimTransition, Runs
 from dispatcher.records.snapshot import Snapshot, WrongPrediction
@@ -55,6 +53,7 @@ class RedisRuns(Runs):
         self._predictor = ClaimPredictor(keys)
         self._finishes = FinishTemplates(keys)
         self._claims = Claims(client, keys, clock_offset=clock_offset)
+        self._changes = ChangeWriter(client, keys, self._records, clock_offset=clock_offset)
         self._predicted: Record | None = None  # the last run claimed by a prediction, as it was then
 
     def create(self, records: Sequence[Record], *, timeout: float = 15.0) -> list[Record]:
@@ -125,7 +124,7 @@ class RedisRuns(Runs):
         if predicted is None:
             raise WrongPrediction(Snapshot(*self.get(run_id)))
         change, own_values, after = predicted
-        time, accepted_at, values = self._apply_prepared(run_id, change, own_values)
+        time, accepted_at, values = self._changes.apply_prepared(run_id, change, own_values)
         if accepted_at is not None:
             own = dict(zip(FIXED, values, strict=True)) | {"id": run_id.encode()}
             at = partial(number_of, accepted_at, "record: created_at")
@@ -146,7 +145,7 @@ class RedisRuns(Runs):
         if rendered is None:
             return super().finish(record, now, outcome=outcome, exit_call=exit_call)
         change, own_values, after = rendered
-        time, accepted_at, values = self._apply_prepared(record.id, change, own_values)
+        time, accepted_at, values = self._changes.apply_prepared(record.id, change, own_values)
         if accepted_at is not None:
             return after
         if not values:
@@ -171,65 +170,11 @@ class RedisRuns(Runs):
         after = step_list.add_change(change, push)
         claim = self._claims.checked_by(change, void)
         steps, apart = step_list.encode(after.id)
-        stored, now = self._apply(after, change.before.version, steps, *apart, lease=lease, claim=claim)
+        stored, now = self._changes.apply(after, change.before.version, steps, *apart, lease=lease, claim=claim)
         if stored is after and push is None and change.ring is not None:
             failpoint("bell.due", after.id)
             self._publish([change.ring])
         return stored, now
-
-    def _apply_prepared(self, run_id: str, change: ChangeTemplate, values: Sequence[str]) -> Any:
-        """Apply a prepared change, and send its template if the server doesn't have it; return the script's reply."""
-        prepared, keys = script("prepared"), [self._keys.run(run_id)]
-        reply = self._client.run(prepared, keys, self._offset, change.digest, "", *values)
-        if reply == b"template":
-            reply = self._client.run(prepared, keys, self._offset, change.digest, change.document, *values)
-        return reply
-
-    def _apply(
-        self,
-        after: Record,
-        version: int,
-        steps: bytes,
-        *apart: str,
-        lease: Lease | None = None,
-        claim: tuple[str, bytes] | tuple[()] = (),
-    ) -> tuple[Record | None, float]:
-        """Apply steps if the record still has the version; return the record stored now, and the time.
-
-        Args:
-            after: the record after the steps, returned if they were applied.
-            version: expected.
-            steps: as JSON.
-            apart: long values of the steps.
-            lease: that must be unchanged.
-            claim: key of a claim that forbids the steps, and the void claim that doesn't.
-
-        Raises:
-            LeasePassed: ``lease`` has changed.
-            ClaimStands: another claim than the void one stands.
-            SpecUsed: the steps would use the run's spec again.
-        """
-        keys = [self._keys.run(after.id)]
-        held: tuple[str, str] | tuple[()] = ("", "") if claim or apart else ()
-        if lease is not None:
-            keys.append(self._keys.leases)
-            held = lease.name, f"{lease.epoch} {lease.owner}"
-        if apart and not claim:
-            claim = "", b""
-        reply = self._client.run(script("commit"), keys, self._offset, version, steps, *held, *claim, *apart)
-        now = float(reply[0])
-        if len(reply) == 1:
-            return after, now
-        if reply[1] == b"used":
-            raise SpecUsed(spec_used(after.id, reply[2].decode()))
-        if reply[1] == b"passed" and lease is not None:
-            raise LeasePassed(f"shard {lease.name} has another holder now: epoch {lease.epoch} is over")
-        if reply[1] == b"claimed":
-            raise stands(after.id, reply[2], now)
-        if not reply[1]:
-            return None, now
-        stored = self._records.parse(after.id, fields_of(reply[1]))
-        return after if after.change and stored.change == after.change else stored, now
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         left = limit if limit is not None else sys.maxsize

@@ -22,6 +22,11 @@ NAMES = (
     "fsspecIO",  # fsspec: the loop of asynchronous file systems
 )
 
+_DASK_WORKER = "dispatcher.executors.dask_worker"
+
+# The threads at the last look, if all were of known libraries: mostly they are the same.
+_known_threads: list[threading.Thread] = []
+
 #: The pids of multiprocessing's own processes: module, object, attribute.
 _HELPERS = (
     ("resource_tracker", "_resource_tracker", "_pid"),
@@ -33,10 +38,12 @@ def threads() -> frozenset[str]:
     """Return the threads other than the main one and those of known libraries, each as ``'name' (function)``."""
     if threading.active_count() == 1:
         return frozenset()
-    main = threading.main_thread()
-    return frozenset(
-        _describe(thread) for thread in threading.enumerate() if thread is not main and not _is_known(thread)
-    )
+    running, main = threading.enumerate(), threading.main_thread()
+    if running == _known_threads and _DASK_WORKER not in sys.modules:
+        return frozenset()
+    left = frozenset(_describe(thread) for thread in running if thread is not main and not _is_known(thread))
+    _known_threads[:] = running if not left else []
+    return left
 
 
 def children() -> frozenset[str]:
@@ -56,7 +63,7 @@ def helpers() -> set[int]:
 
 
 def _is_known(thread: threading.Thread) -> bool:
-    dask_worker = sys.modules.get("dispatcher.executors.dask_worker")
+    dask_worker = sys.modules.get(_DASK_WORKER)
     if dask_worker is not None and dask_worker.runs_here(thread.ident):  # one of Dask's threads, still running a task
         return False
     return _package(thread) in PACKAGES or thread.name.startswith(NAMES)
