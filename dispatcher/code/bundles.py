@@ -73,8 +73,8 @@ class Bundle:
         return frozenset(file.path for file in self.selection.files)
 
 
-#: What a bundle is made of: modules, patterns, and the modules that count as installed.
-_Request = tuple[frozenset[str], Patterns, frozenset[str]]
+#: What a bundle is made of: modules with their files, patterns, and the modules that count as installed.
+_Request = tuple[frozenset[tuple[str, object]], Patterns, frozenset[str]]
 
 
 class Bundler:
@@ -124,7 +124,7 @@ class Bundler:
         """
         if not modules:
             return None
-        request = frozenset(modules), patterns, installed
+        request = frozenset((name, _file_of(name)) for name in modules), patterns, installed
         with self._lock:
             now = self._clock()
             looked, before = self._made.get(request, (-LOOK_AGAIN_AFTER, None))
@@ -135,7 +135,7 @@ class Bundler:
                 if before is not None and before.selection.is_current():
                     self._made[request] = now, before
                     return before
-            made = self._make(*request, before)
+            made = self._make(frozenset(modules), patterns, installed, before)
             self._made[request] = now, made
             if len(self._made) > _MOST_REMEMBERED:
                 self._made.popitem(last=False)
@@ -205,6 +205,11 @@ def _private(settings: Settings) -> frozenset[Path]:
     with suppress(InvalidSettings):  # there is no home directory
         paths.add(state_directory(settings.state_dir))
     return frozenset(path.expanduser().absolute() for path in paths)
+
+
+def _file_of(name: str) -> object:
+    """The file of an imported module: a module of that name may be another one now, in another directory."""
+    return getattr(sys.modules.get(name), "__file__", None)
 
 
 def changed_since_import(selection: Selection) -> Iterator[str]:

@@ -203,7 +203,7 @@ def held(session: str, has_bundles: bool) -> Iterator[None]:
 @cache
 def _importer() -> SharedImporter:
     """This process's importer, with a cache that all Dask processes of this user share on this machine."""
-    from dispatcher.serialization import PYTHON
+    from dispatcher.support.interpreter import PYTHON
 
     directory = Path(tempfile.gettempdir()) / f"dispatcher-dask-code-{os.geteuid()}"
     try:

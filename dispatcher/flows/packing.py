@@ -35,3 +35,14 @@ def add_bundle(data: bytes, flow: Flow[..., Any], *, bundler: Bundler | None = N
         return data
     bundle = (bundler or bundler_for(Settings.load())).bundle(modules, flow.patterns)
     return data if bundle is None else pickles.with_bundle(data, bundle.data)
+
+
+def bundle_in(data: bytes) -> bytes | None:
+    """Return the code bundle behind a packed flow; None if there is none. Opens nothing.
+
+    Raises:
+        Malformed: the bytes end before the bundle that they announce.
+    """
+    from dispatcher.serialization import pickles
+
+    return pickles.bundle_in(data)

@@ -95,6 +95,8 @@ IMPORTS = {
     ("dispatcher/serialization/class_loading.py", "cloudpickle"),
     ("dispatcher/serialization/pickles.py", "pickle"),  # its errors, and instructions of objects that it pickles
     ("dispatcher/serialization/by_value.py", "cloudpickle"),  # its register of modules
+    ("dispatcher/serialization/main_files.py", "cloudpickle"),  # its way of pickling functions
+    ("dispatcher/serialization/skeletons.py", "cloudpickle"),  # its ids of classes
     ("dispatcher/serialization/enum_classes.py", "cloudpickle"),  # its ids of classes
     ("dispatcher/serialization/reducers.py", "cloudpickle"),  # its way of pickling functions
     ("dispatcher/code/imports.py", "marshal"),  # compares code; opens nothing

@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
+from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.flows.flow import Flow, as_flow, unpack_flow
-from dispatcher.serialization import pack
+from dispatcher.flows.packing import bundle_in, pack_flow
 from dispatcher.storage import Storage
 
 
 class SqliteStorage(Storage):
-    """Keeps the code of flows in a table. A location is the code's SHA-256."""
+    """Keeps the code of flows in a table, with the files of their projects. A location is the code's SHA-256."""
 
     added: ClassVar[tuple[str, ...]] = ("path",)
 
@@ -26,7 +26,7 @@ class SqliteStorage(Storage):
 
     def add_flow(self, flow: Flow[..., Any]) -> str:
         name = as_flow(flow).name
-        code = pack(flow, subject=f"flow {name!r}", error=InvalidFlow)
+        code = pack_flow(flow, bundler=self.bundler)
         location = hashlib.sha256(code).hexdigest()
         with self._table() as table:
             table.execute("INSERT OR REPLACE INTO flows VALUES (?, ?)", (location, code))
@@ -34,13 +34,20 @@ class SqliteStorage(Storage):
         return location
 
     def get_flow(self, location: str) -> Flow[..., Any]:
+        return unpack_flow(self._read(location), subject=f"flow {location[:16]}")
+
+    def kept_bundle(self, location: str) -> bytes | None:
+        return bundle_in(self._read(location))
+
+    def _read(self, location: str) -> bytes:
         with self._table() as table:
             row = table.execute("SELECT code FROM flows WHERE location = ?", (location,)).fetchone()
         if row is None:
             raise InvalidInput(f"SqliteStorage: no flow {location!r} in {self.path}")
-        if hashlib.sha256(row[0]).hexdigest() != location:
+        code: bytes = row[0]
+        if hashlib.sha256(code).hexdigest() != location:
             raise SealBroken(f"SqliteStorage: the code of {location} in {self.path} was changed")
-        return unpack_flow(row[0], subject=f"flow {location[:16]}")
+        return code
 
     @contextmanager
     def _table(self) -> Iterator[sqlite3.Connection]:

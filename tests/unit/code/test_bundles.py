@@ -46,6 +46,19 @@ def test_an_edit_is_seen_after_a_moment(tmp_path: Path) -> None:
         assert maker.bundle(["helper"]) is second
 
 
+def test_a_module_of_the_same_name_elsewhere_is_another_bundle(tmp_path: Path) -> None:
+    maker = bundler(Clock())
+    made = []
+    for directory in (tmp_path / "a", tmp_path / "b"):
+        with on_path(write(directory, {"helper.py": f"x = {directory.name!r}"})):
+            importlib.import_module("helper")
+            made.append(maker.bundle(["helper"]))
+    first, second = made
+    assert first is not None
+    assert second is not None
+    assert first.digest != second.digest
+
+
 def test_twenty_edits_give_twenty_bundles(tmp_path: Path) -> None:
     clock, digests = Clock(), set()
     maker = bundler(clock)

@@ -20,7 +20,8 @@ from importlib import import_module
 from pathlib import Path
 from dispatcher.code.bundles import Bundler
 from dispatcher.code.cache import BundleCache
-from dispatcher.serialization.pickles import PYTHON, modules, pack
+from dispatcher.serialization.pickles import modules, pack
+from dispatcher.support.interpreter import PYTHON
 
 module = import_module(sys.argv[1])
 data = pack(module.value, subject="the flow")
@@ -37,7 +38,8 @@ from hashlib import sha256
 from pathlib import Path
 from dispatcher.code.activation import BundleImporter
 from dispatcher.code.cache import BundleCache
-from dispatcher.serialization import PYTHON, unpack
+from dispatcher.serialization import unpack
+from dispatcher.support.interpreter import PYTHON
 
 archive = Path(sys.argv[2]).read_bytes()
 digest = sha256(archive).hexdigest()
