@@ -22,6 +22,7 @@ from dispatcher.errors import DispatcherError, InvalidSettings
 from dispatcher.flows.flow import Flow
 from dispatcher.storage import base
 from dispatcher.storage.base import Storage
+from dispatcher.support import private_files
 from dispatcher.support.escaping import escaped
 from dispatcher.support.interpreter import PYTHON
 
@@ -121,6 +122,7 @@ def main() -> int:
 
     An exception of the flow or of a callback ends the process with exit code 1.
     """
+    private_files.be_alone()
     try:
         description = _description(_secrets(os.environ))
         environment = environments.from_json(description["environment"])

@@ -181,6 +181,18 @@ def directory(path: Path) -> None:
         path.chmod(0o700)
 
 
+_alone = False
+
+
+def be_alone() -> None:
+    """Note that this process and its children are a container's own program: it has the temporary files to itself.
+
+    Volumes of containers are often open to all users, of which a container has one.
+    """
+    global _alone  # noqa: PLW0603 - the process's, as its temporary files are
+    _alone = True
+
+
 def temporary_directory(prefix: str) -> Path:
     """Create a temporary directory, closed to other users, that they can't replace.
 
@@ -189,7 +201,7 @@ def temporary_directory(prefix: str) -> Path:
     """
     path = Path(tempfile.mkdtemp(prefix=prefix))  # mode 0700
     problem = directory_problem(path)
-    if problem:
+    if problem and not _alone:
         path.rmdir()
         raise InvalidSettings(f"{problem}; or set TMPDIR to a directory of yours")
     return path

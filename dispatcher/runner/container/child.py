@@ -33,6 +33,7 @@ from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
+from dispatcher.support import private_files
 from dispatcher.support.escaping import escaped
 from dispatcher.support.forks import handle_in_this_process
 from dispatcher.support.mailbox import Mailbox
@@ -51,6 +52,7 @@ def main(progress_fd: int, nonce: str) -> int:
         nonce: identifies this start of the container.
     """
     os.set_inheritable(progress_fd, False)
+    private_files.be_alone()
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         settings = RunnerSettings.read(os.environ)

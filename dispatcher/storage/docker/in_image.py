@@ -48,6 +48,9 @@ def run(location: str, answer: str) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run the command ``check JOB`` or ``run LOCATION FILE``."""
+    from dispatcher.support import private_files
+
+    private_files.be_alone()
     match arguments:
         case ["check", job]:
             return check(job)
