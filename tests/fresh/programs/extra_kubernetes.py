@@ -30,4 +30,4 @@ if __name__ == "__main__":
         sys.exit(f"render printed:\n{done.stdout}{done.stderr}")
     done = command("doctor", "--backend", "kubernetes")
     [api] = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["api"]]
-    sys.exit(None if "there is no kubeconfig" in api else f"doctor printed:\n{api}")
+    sys.exit(None if "there is no kubeconfig" in api else f"doctor printed:\n{done.stdout}")
