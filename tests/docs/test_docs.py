@@ -134,7 +134,11 @@ def test_dotted_names_of_ours_can_be_imported() -> None:
     The others are a task of Celery's, a file, and groups of entry points.
     """
     pages = {page.name: page.read_text(encoding="utf-8") for page in PAGES if page.name != "changelog.md"}
-    others = {"dispatcher.execute", "dispatcher.toml", *(f"dispatcher.{group}" for group in ("backends", "settings", "storages"))}
+    others = {
+        "dispatcher.execute",
+        "dispatcher.toml",
+        *(f"dispatcher.{group}" for group in ("backends", "settings", "storages")),
+    }
     missing = []
     for page, text in pages.items():
         for name in set(re.findall(r"`((?:dispatcher|backends)(?:\.[A-Za-z_]\w*)+)[`(]", text)) - others:
