@@ -123,8 +123,8 @@ def other_python(data: bytes) -> bytes:
 
 def test_another_python_minor_version(client: Dispatcher, start_worker: StartWorker, tmp_path: Path) -> None:
     class Elsewhere(RedisStorage):
-        def add_flow(self, flow: Flow[..., Any]) -> str:
-            data = other_python(self._bound_blobs().get(super().add_flow(flow)))
+        def add_code(self, flow: Flow[..., Any]) -> str:
+            data = other_python(self._bound_blobs().get(super().add_code(flow)))
             assert hashlib.sha256(data).hexdigest() == self._bound_blobs().share(data)
             return hashlib.sha256(data).hexdigest()
 

@@ -230,6 +230,7 @@ def test_what_is_no_id_is_unknown(forger: Forger) -> None:
     "arguments",
     [
         ["run", f"{WORDS}.py:f"], ["submit", WORDS], ["build", WORDS], ["render", WORDS], ["list", "--flow", WORDS],
+        ["bundle", WORDS], ["bundle", "flows.py:says"], ["bundle", "flows.py:says", "--json"],
         ["list", "--state", WORDS], ["list", "--since", WORDS], ["list", "--label", WORDS, "--tag", WORDS],
         [WORDS], ["list", f"--{WORDS}"], ["doctor", "--backend", WORDS], ["gc", "--backend", WORDS],
         ["list", "--url", f"redis://{WORDS}"], ["list", "--url", f"redis://{WORDS}", "--debug"],
@@ -243,6 +244,18 @@ def test_what_is_no_id_is_unknown(forger: Forger) -> None:
 def test_hostile_arguments(forger: Forger, arguments: list[str]) -> None:
     Path("flows.py").write_text(FLOWS)
     _shown(*arguments)
+
+
+def test_files_of_hostile_names(forger: Forger) -> None:
+    package = Path("package_of_words")
+    package.mkdir()
+    (package / "__init__.py").write_text(FLOWS)
+    for name in ("a\x1b[31m\rb.txt", "a\x1b[31m\rb.pem"):
+        (package / name).touch()
+    shown = _shown("bundle", "package_of_words:says")
+    assert "\\x1b[31m\\rb.txt" in shown
+    assert "\\x1b[31m\\rb.pem" in shown
+    _shown("bundle", "package_of_words:says", "--json")
 
 
 def test_infrastructure_of_hostile_words(forger: Forger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -276,6 +289,6 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
 def test_every_command_is_among_them() -> None:
     """A new command must be added to this table, or to the exceptions with its reason."""
     shown = {"run", "submit", "list", "show", "logs", "events", "cancel", "explain", "render", "build", "status",
-             "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
+             "bundle", "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
     starts_and_stops_a_server = {"up", "down"}
     assert set(root.commands) == shown | starts_and_stops_a_server
