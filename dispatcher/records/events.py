@@ -26,12 +26,6 @@ class Events(ABC):
         """Return events that ``subscriber`` hasn't acknowledged, each with its position, at least once.
 
         Events taken earlier, by a consumer that went away, come first. A new subscriber starts with the next event.
-
-        Args:
-            subscriber: its name.
-            block: seconds to wait for an event.
-            limit: most entries. Events of one moment may be one entry: only the last of them has a position then, and
-                the others have an empty one.
         """
 
     @abstractmethod

@@ -49,8 +49,8 @@ class Budget:
 #: which a slow machine may look at once more.
 BUDGETS = {
     "submit": Budget(sent=1, trips=1, inside=14, received=3000),
-    "run": Budget(sent=2, trips=2, inside=29, received=1050),
-    "run that prints": Budget(sent=3, trips=3, inside=39, received=1350),
+    "run": Budget(sent=2, trips=2, inside=32, received=1050),
+    "run that prints": Budget(sent=3, trips=3, inside=42, received=1350),
     "container asked for": Budget(sent=4, trips=3, inside=22, received=2800),
     "result of an ended run": Budget(sent=1, trips=1, inside=0, received=100),
     "map": Budget(sent=MANY // 100 + 2, trips=30, inside=5 * MANY + 50, received=2200 * MANY),

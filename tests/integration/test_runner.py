@@ -351,13 +351,14 @@ def test_a_result_waits_for_redis(make: Make, start: Start, tmp_path: Path, serv
     running(assigned, tmp_path / "on")
     server.kill()
     try:
-        wait_until(lambda: runner.message, "last words while Redis is away", timeout=30)
-        assert runner.message is not None
-        assert not runner.message.reported
+        message = wait_until(lambda: runner.message, "last words while Redis is away", timeout=30)
+        assert message is not None
+        assert not message.reported
     finally:
         server.start()
     assert runner.wait() == 0
     assert assigned.report_of(ReportKind.EXITED).outcome.cause is None
+    assert runner.message is not None
     assert runner.message.reported
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from dispatcher.errors import Malformed, ServerUnavailable
@@ -63,9 +64,8 @@ class RedisEvents(Events):
         raise AssertionError("the last try returns or raises")
 
     def acknowledge(self, subscriber: str, positions: Sequence[str]) -> None:
-        entries = [position for position in positions if position]
-        if entries:
-            self._client.one("XACK", self._keys.all_events, subscriber, *entries)
+        if positions:
+            self._client.one("XACK", self._keys.all_events, subscriber, *positions)
 
     def forget(self, subscriber: str) -> None:
         self._joined.discard(subscriber)
@@ -103,22 +103,18 @@ class RedisEvents(Events):
         return self._parse(subscriber, self._read(subscriber, ">", limit, block))
 
     def _parse(self, subscriber: str, entries: Sequence[Any]) -> list[tuple[str, Event]]:
-        """Return the events of entries, the last of each with its position; acknowledge entries that have none.
-
-        Those are malformed, or were trimmed.
-        """
-        taken: list[tuple[str, Event]] = []
-        empty: list[str] = []
-        for position, fields in entries:
-            parsers = () if fields is None else event_parsers(fields)
-            parsed = (self._malformed.read(f"event {position}", parse) for parse in parsers)
-            events = [event for event in parsed if event is not None]
-            if events:
-                taken += [*(("", event) for event in events[:-1]), (position, events[-1])]
-            else:
-                empty.append(position)
-        self.acknowledge(subscriber, empty)
-        return taken
+        """Return the events of entries; acknowledge those that are malformed or were trimmed."""
+        parsed = [
+            (
+                position,
+                None
+                if fields is None
+                else self._malformed.read(f"event {position}", partial(Event.from_fields, fields)),
+            )
+            for position, fields in entries
+        ]
+        self.acknowledge(subscriber, [position for position, event in parsed if event is None])
+        return [(position, event) for position, event in parsed if event is not None]
 
     def _read(self, subscriber: str, start: str, limit: int, block: float) -> list[Any]:
         group = ("GROUP", subscriber, _CONSUMER, "COUNT", limit, *block_words(block), "STREAMS", self._keys.all_events)

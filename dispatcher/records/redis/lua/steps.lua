@@ -10,11 +10,11 @@ local commands = {
 -- Steps of our own, and the range of their words that are keys or channels.
 local step, first_key, last_key = {}, {}, {}
 
--- Store the events of one moment, a line each: in one entry of their run's stream, and in one among all events, because an
--- entry costs more than a line. Publish them in one notice.
+-- Store the events of one moment, a line each: in one entry of their run's stream, because an entry costs more than a line;
+-- in an entry each among all events, because subscribers acknowledge each. Publish them in one notice.
 function step.EVENTS(now, of_run, all, channel, time, facts)
   add_entry(of_run, 'fact', facts, 'time', time)
-  add_entry(all, 'fact', facts, 'time', time)
+  for fact in string.gmatch(facts, '[^\n]+') do add_entry(all, 'fact', fact, 'time', time) end
   redis.call('PUBLISH', channel, time .. '\n' .. facts)
 end
 first_key.EVENTS, last_key.EVENTS = 2, 4
