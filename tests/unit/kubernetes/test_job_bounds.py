@@ -21,9 +21,10 @@ LAUGHS = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n" + "".join(
 
 @pytest.fixture(autouse=True)
 def _within_two_seconds() -> Iterator[None]:
-    started = time.monotonic()
+    """In processor time, which other programs on the machine don't lengthen."""
+    started = time.process_time()
     yield
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
