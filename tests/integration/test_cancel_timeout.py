@@ -122,7 +122,8 @@ def test_timeout_and_cancel_are_raised_in_the_flow(bench: Bench, start_worker: S
     assert (record.state, cause_of(record), record.exit_call) == (State.TIMED_OUT, Cause.DEADLINE, ExitCall.CALLED)
     assert record.ended_at is not None
     assert record.started_at is not None
-    assert 1.0 <= record.ended_at - record.started_at < 2.0
+    # The process estimates the server's clock, which was read a moment before: by so much may the timeout come early.
+    assert 0.95 < record.ended_at - record.started_at < 2.0
     assert [line.rpartition(" ")[0] for line in paths[0].read_text().splitlines()] == [
         "start",
         "exit TIMED_OUT TimeoutInterrupt",
