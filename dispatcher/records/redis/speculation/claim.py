@@ -73,7 +73,7 @@ class ClaimPredictor:
         run_id, hint, kind = self._last_read
         fresh = record.version == 1 and record.state is State.QUEUED and record.start_by is None
         if fresh and kind and kind not in self._unfit and run_id == record.id:
-            if len(self._predictions) >= _MOST_PREDICTIONS:
+            if len(self._predictions) + len(self._unfit) >= _MOST_PREDICTIONS:
                 self._predictions.clear()
                 self._templates.clear()
                 self._unfit.clear()
