@@ -23,7 +23,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.seals import mac
 from dispatcher.settings import Settings
-from tests.integration.acl_server import AclServer, start_acl_server
+from tests.integration.acl_server import AclServer
 from tests.integration.attacker import Attacker
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
@@ -38,19 +38,6 @@ def notes(path: str) -> int:
     with Path(path).open("a") as file:
         file.write("run\n")
     return 1
-
-
-@pytest.fixture
-def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(acl_server: AclServer) -> Iterator[Bench]:
-    bench = Bench(acl_server.url("worker"))
-    yield bench
-    bench.close()
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes
 from dispatcher.runs.attempt import SHARDS
 from dispatcher.runs.states import State
-from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.workers import QUICK, Bench, Worker
+from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.timeout(300)]
@@ -50,40 +50,10 @@ def waits(path: str) -> bytes:
 
 
 @pytest.fixture
-def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as server:
-        yield server
-
-
-@pytest.fixture
 def runner(acl_server: AclServer) -> Iterator[Any]:
     """A connection of the runners' user."""
     with acl_server.as_user("runner") as connection:
         yield connection
-
-
-@pytest.fixture
-def bench(acl_server: AclServer) -> Iterator[Bench]:
-    """Legitimate submits and reads, as the workers' user, who may use every queue."""
-    bench = Bench(acl_server.url("worker"))
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def start(acl_server: AclServer) -> Iterator[StartWorker]:
-    started: list[Worker] = []
-
-    def launch(**options: Any) -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
-        started.append(worker)
-        worker.says("is ready")
-        return worker
-
-    yield launch
-    for worker in started:
-        worker.end()
-        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
 @pytest.mark.parametrize("trimming", [{}, {"maxlen": 0, "approximate": False}])

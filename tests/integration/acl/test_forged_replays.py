@@ -7,7 +7,7 @@ on when its worker dies, or when its ``on_exit`` is due.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from dispatcher.runs.change import CALL_ON_EXIT, EXECUTE, Ring
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
-from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
+from tests.integration.acl_server import INSTANCE
 from tests.integration.attacker import Attacker
-from tests.integration.workers import QUICK, Bench, Worker
+from tests.integration.workers import Bench, Worker
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.row(34), pytest.mark.timeout(300)]
@@ -39,35 +39,6 @@ def notes(path: str) -> int:
 def note(path: str, *_: object) -> None:
     with Path(path).open("a") as file:
         file.write("run\n")
-
-
-@pytest.fixture
-def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(acl_server: AclServer) -> Iterator[Bench]:
-    bench = Bench(acl_server.url("worker"))
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def start(acl_server: AclServer) -> Iterator[Callable[[], Worker]]:
-    started: list[Worker] = []
-
-    def start_one() -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing=QUICK, concurrency=1)
-        started.append(worker)
-        worker.says("is ready")
-        return worker
-
-    yield start_one
-    for worker in started:
-        worker.end()
-        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
 def lines(path: Path) -> int:
@@ -90,15 +61,15 @@ def refused(bench: Bench, run_id: str) -> None:
 @pytest.mark.parametrize("state", ["CLAIMED", "RUNNING"])
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_run_that_its_dead_worker_is_said_to_hold(
-    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, state: str, retries: int
+    bench: Bench, attacker: Attacker, start: Callable[..., Worker], tmp_path: Path, state: str, retries: int
 ) -> None:
     """A dead worker's claimed runs return to the queue, and its running ones may be repeated; ended runs don't."""
     path = tmp_path / "runs"
-    doomed = start()
+    doomed = start(concurrency=1)
     (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0)]
     ended = bench.ended(bench.submit(notes, {"path": str(path)}, retries=retries))
     assert (ended.state, lines(path)) == (State.SUCCEEDED, 1)
-    start()
+    start(concurrency=1)
     put_back(attacker, ended, state=state, owner=owner, holder="" if state == "CLAIMED" else f"{owner}/1")
     attacker.server.zadd(attacker.keys.index(indexes.owned(owner)), {ended.id: time.time()})
     doomed.kill()
@@ -110,13 +81,13 @@ def test_a_run_that_its_dead_worker_is_said_to_hold(
 
 
 def test_a_run_that_was_too_late_is_said_to_wait(
-    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
+    bench: Bench, attacker: Attacker, start: Callable[..., Worker], tmp_path: Path
 ) -> None:
     """It was never started, and isn't started after its end."""
     path = tmp_path / "runs"
     run_id = bench.submit(notes, {"path": str(path)}, start_within=0.1)
     bench.until(run_id, lambda record: bench.records.runs.now() > (record.start_by or 0), "its time to pass")
-    start()
+    start(concurrency=1)
     late = bench.ended(run_id)
     assert late.state is State.TIMED_OUT
     put_back(attacker, late, state="QUEUED", queued_at=repr(time.time() + 3600))
@@ -126,14 +97,14 @@ def test_a_run_that_was_too_late_is_said_to_wait(
 
 
 def test_a_run_that_another_process_is_said_to_run(
-    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path
+    bench: Bench, attacker: Attacker, start: Callable[..., Worker], tmp_path: Path
 ) -> None:
     """A record names a process, which doesn't start an attempt again that it has started: each task has a new name."""
     path = tmp_path / "runs"
-    first = start()
+    first = start(concurrency=1)
     ended = bench.ended(bench.submit(notes, {"path": str(path)}))
     first.end()
-    start()
+    start(concurrency=1)
     other = bench.ended(bench.submit(notes, {"path": str(tmp_path / "others")}))
     (owner,) = [worker.id for worker in bench.records.workers.live(within=60.0) if worker.id != ended.owner][-1:]
     put_back(attacker, ended, state="RUNNING", holder=other.holder, owner=owner)
@@ -147,11 +118,11 @@ def test_a_run_that_another_process_is_said_to_run(
 
 @pytest.mark.parametrize("rung", [True, False], ids=["by a doorbell", "by the clock"])
 def test_an_on_exit_that_is_said_to_be_due(
-    bench: Bench, attacker: Attacker, start: Callable[[], Worker], tmp_path: Path, rung: bool
+    bench: Bench, attacker: Attacker, start: Callable[..., Worker], tmp_path: Path, rung: bool
 ) -> None:
     """It was called when its run ended, and isn't called again."""
     path, called = tmp_path / "runs", tmp_path / "called"
-    start()
+    start(concurrency=1)
     environment = LocalEnvironment(on_exit=partial(note, str(called)))
     ended = bench.ended(bench.submit(notes, {"path": str(path)}, environment=environment))
     wait_until(lambda: lines(called), "the call")

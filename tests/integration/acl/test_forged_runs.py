@@ -26,9 +26,9 @@ from dispatcher.runs.spec import DAY
 from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.ids import new_id
-from tests.integration.acl_server import INSTANCE, AclServer, start_acl_server
+from tests.integration.acl_server import INSTANCE, AclServer
 from tests.integration.attacker import Attacker
-from tests.integration.workers import KEYS, QUICK, Bench, Worker
+from tests.integration.workers import KEYS, Bench, Worker
 from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_node import URL, Node
 from workers.reconciler.signatures import sweep_signatures
@@ -50,36 +50,6 @@ def fails(path: str) -> None:
     with Path(path).open("a") as file:
         file.write("run\n")
     raise ValueError("no luck")
-
-
-@pytest.fixture
-def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(acl_server: AclServer) -> Iterator[Bench]:
-    """Legitimate submits and reads, as the workers' user, who may use every queue."""
-    bench = Bench(acl_server.url("worker"))
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def start(acl_server: AclServer) -> Iterator[StartWorker]:
-    started: list[Worker] = []
-
-    def launch(**options: Any) -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
-        started.append(worker)
-        worker.says("is ready")
-        return worker
-
-    yield launch
-    for worker in started:
-        worker.end()
-        print(worker.output)  # noqa: T201 - pytest shows it where a test failed
 
 
 @pytest.fixture

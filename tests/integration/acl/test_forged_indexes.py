@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.fake import FakeEnvironment
-from dispatcher import LocalEnvironment, flow
+from dispatcher import LocalEnvironment
 from dispatcher.records.rejections import Rejected
 from dispatcher.runs import indexes, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.states import State
-from tests.integration.acl_server import AclServer, start_acl_server
 from tests.integration.attacker import Attacker
+from tests.integration.intruder import one, waits
 from tests.integration.workers import QUICK, Bench, Worker
 from tests.waiting import wait_until
 
@@ -31,49 +31,6 @@ StartWorker = Callable[..., Worker]
 
 #: Megabytes by which a worker's memory may grow, whatever is stored.
 GROWTH = 250
-
-
-@flow
-def one() -> int:
-    return 1
-
-
-@flow
-def waits(path: str) -> int:
-    import time
-
-    while not Path(path).exists():
-        time.sleep(0.02)
-    return 1
-
-
-@pytest.fixture
-def acl_server() -> Iterator[AclServer]:
-    with start_acl_server() as server:
-        yield server
-
-
-@pytest.fixture
-def bench(acl_server: AclServer) -> Iterator[Bench]:
-    bench = Bench(acl_server.url("worker"))
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def start(acl_server: AclServer) -> Iterator[StartWorker]:
-    started: list[Worker] = []
-
-    def launch(**options: Any) -> Worker:
-        worker = Worker(acl_server.url("worker"), acl_server.directory, timing={**QUICK, "poll": 0.2}, **options)
-        started.append(worker)
-        worker.says("is ready")
-        return worker
-
-    yield launch
-    for worker in started:
-        worker.end()
-        print(worker.output[-20_000:])  # noqa: T201 - pytest shows it where a test failed
 
 
 class Forger:
