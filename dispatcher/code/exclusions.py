@@ -120,7 +120,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _matching(name: str, patterns: dict[str, str]) -> str | None:
-    folded = os.path.normcase(name)
+    folded = name.lower()
     return next((reason for pattern, reason in patterns.items() if fnmatch.fnmatchcase(folded, pattern)), None)
 
 

@@ -94,6 +94,7 @@ def test_senders_and_functions_have_the_same_bounds(raw: Any) -> None:
     for name in (
         "LONGEST_JSON",
         "LONGEST_TEMPLATE",
+        "MOST_PARTS",
         "MOST_RUNS",
         "MOST_STEPS",
         "MOST_WORDS",
@@ -150,6 +151,7 @@ TEMPLATE = {"expect": [["version", "1"]], "reply": [], "steps": [["HSET", RECORD
 
 NO_TEMPLATES = {
     "too long": ({**TEMPLATE, "reply": ["x" * 2**16]}, "bytes of a template are more than 65536"),
+    "many parts": ({**TEMPLATE, "steps": [["HSET", RECORD, "f", [3] * 1000]]}, "1003 parts of a template are more"),
     "a list": ([TEMPLATE], "no template"),
     "no steps": ({**TEMPLATE, "steps": None}, "no template"),
     "no fields": ({**TEMPLATE, "reply": [7]}, "no template"),
@@ -170,6 +172,19 @@ NO_TEMPLATES = {
 @pytest.mark.parametrize(("document", "message"), NO_TEMPLATES.values(), ids=NO_TEMPLATES)
 def test_a_template_beyond_the_bounds_is_refused(raw: Any, url: str, document: Any, message: str) -> None:
     assert message in _refused(raw, url, "prepared", [RECORD], "0", *template(json.dumps(document)), "2")
+
+
+def test_a_filled_template_beyond_the_bounds_is_refused(raw: Any, url: str) -> None:
+    large = template(json.dumps({**TEMPLATE, "steps": [["HSET", RECORD, "f", [3] * 900]]}))
+    message = _refused(raw, url, "prepared", [RECORD], "0", *large, "x" * 1000)
+    assert "bytes of steps are more than 524288" in message
+    words = ["EVENTS", "i::run:r:events", "i::events", "i::topic:r", "1"]
+    many = template(json.dumps({**TEMPLATE, "steps": [[*words, 3]]}))
+    assert "501 events are more than 500" in _refused(raw, url, "prepared", [RECORD], "0", *many, "{}\n" * 500)
+    steps = json.dumps([[*words, "{}\n" * 500]])
+    assert "501 events are more than 500" in _refused(raw, url, "commit", [RECORD], "0", "1", steps)
+    for key in ("i::run:r:logs", "i::run:", "i::run:r:events"):
+        assert "no key of a record" in _refused(raw, url, "prepared", [key], "0", *many, "{}")
 
 
 def test_a_template_is_known_by_its_own_digest(raw: Any, url: str) -> None:

@@ -11,8 +11,8 @@ MOST_RUNS = 100
 #: Steps of a change, words of all steps, and values passed apart.
 MOST_STEPS, MOST_WORDS, MOST_APART = 500, 4000, 64
 
-#: Bytes of the template of prepared changes.
-LONGEST_TEMPLATE = 2**16
+#: Bytes of the template of prepared changes, and its words, each of which may have several parts.
+LONGEST_TEMPLATE, MOST_PARTS = 2**16, 1000
 
 #: Bytes of a change with all its values.
 LARGEST_CHANGE = 63 * 2**20

@@ -14,8 +14,13 @@ local accepted, expected = time_text(stored[1]), #template.values
 local fits = accepted
 for n = 1, expected do fits = fits and stored[n + 1] == template.values[n] end
 if fits then
-  local steps = fill(template, {text(now), accepted, unpack(ARGV, 4)})
+  local values = {text(now), accepted, unpack(ARGV, 4)}
+  local size = filled_size(template, values)
+  if size > LONGEST_JSON then return refused('prepared', size, 'bytes of steps', LONGEST_JSON) end
+  local steps = fill(template, values)
   if not steps then return redis.error_reply('ERR prepared: a value is missing') end
+  local excess = too_many_events('prepared', steps)
+  if excess then return excess end
   if not (template.use and spend(unpack(steps[template.use], 2))) then
     take_steps(now, steps)
     return {text(now), accepted, {unpack(stored, expected + 2)}}

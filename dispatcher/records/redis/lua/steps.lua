@@ -80,7 +80,7 @@ end
 
 -- The prefix of an installation's keys, from the key of a record; nothing if it isn't one.
 local function home_of(record)
-  return string.match(record, '^(.-:):run:')
+  return string.match(record, '^(.-:):run:%w[%w_.-]*$')
 end
 
 -- The range of a step's words that are keys or channels; nothing if there is no such step.
@@ -88,6 +88,18 @@ local function range_of_keys(words)
   local name = words[1]
   if commands[name] then return 2, 2 end
   if first_key[name] then return first_key[name], last_key[name] or #words end
+end
+
+-- The error if steps have more events than a change may have steps; each is an entry.
+local function too_many_events(caller, steps)
+  local events = 0
+  for _, words in ipairs(steps) do
+    if words[1] == 'EVENTS' then
+      local _, ends = string.gsub(tostring(words[6] or ''), '\n', '')
+      events = events + ends + 1
+    end
+  end
+  if events > MOST_STEPS then return refused(caller, events, 'events', MOST_STEPS) end
 end
 
 -- Returns the steps; or nil and an error: there are too many, one is unknown, touches keys outside of the record's
@@ -121,6 +133,8 @@ local function read_steps(caller, record, listed, apart)
       if problem then return nil, problem end
     end
   end
+  local problem = too_many_events(caller, steps)
+  if problem then return nil, problem end
   local word = use and spend(unpack(use, 2)) -- the first write
   if word then return nil, nil, word end
   return steps

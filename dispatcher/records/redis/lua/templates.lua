@@ -6,7 +6,8 @@
 
 local MOST_TEMPLATES, LONGEST_TEMPLATE = 256, 65536 -- kept; bytes
 local MOST_VALUES, MOST_FIELDS_READ = 2 + 32, 64 -- of a template
-local templates, kept = {}, 0 -- by digest; what is lost with a restart is sent again
+local MOST_PARTS, MOST_KEPT = 1000, 2 * MIB -- words and their parts, of a template; bytes of all templates
+local templates, kept, kept_bytes = {}, 0, 0 -- by digest; what is lost with a restart is sent again
 
 local function is_value(number)
   return type(number) == 'number' and number >= 1 and number <= MOST_VALUES and number % 1 == 0
@@ -59,9 +60,12 @@ local function read_template(document, home)
   end
   if not is_one or #template.fields > MOST_FIELDS_READ then return nil, redis.error_reply('ERR prepared: no template') end
   for _, field in ipairs(read.reply) do template.fields[#template.fields + 1] = field end
+  local parts = 0
   for number, words in ipairs(template.steps) do
     local problem = problem_of_step(number, words, home)
     if problem then return nil, problem end
+    for _, word in ipairs(words) do parts = parts + (type(word) == 'table' and #word or 1) end
+    if parts > MOST_PARTS then return nil, refused('prepared', parts, 'parts of a template', MOST_PARTS) end
     if words[1] == 'SPEND' then template.use = number end
   end
   return template
@@ -75,10 +79,25 @@ local function find_template(digest, document, home)
   if redis.sha1hex(document) ~= digest then return nil, redis.error_reply('ERR prepared: the digest is another one') end
   local read, problem = read_template(document, home)
   if problem then return nil, problem end
-  if kept >= MOST_TEMPLATES then templates, kept = {}, 0 end
-  if not templates[digest] then kept = kept + 1 end
+  if kept >= MOST_TEMPLATES or kept_bytes + #document > MOST_KEPT then templates, kept, kept_bytes = {}, 0, 0 end
+  if not templates[digest] then kept, kept_bytes = kept + 1, kept_bytes + #document end
   templates[digest] = read
   return read
+end
+
+-- The bytes of all words of a template with the values in their places.
+local function filled_size(template, values)
+  local size = 0
+  local function add(part)
+    if type(part) == 'number' then part = values[part] end
+    size = size + (type(part) == 'string' and #part or 0)
+  end
+  for _, words in ipairs(template.steps) do
+    for _, word in ipairs(words) do
+      if type(word) == 'table' then for _, part in ipairs(word) do add(part) end else add(word) end
+    end
+  end
+  return size
 end
 
 -- The words of a step with the values in their places; nil if one wasn't passed.

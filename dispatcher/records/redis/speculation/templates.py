@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatcher.records.redis.bounds import LONGEST_TEMPLATE
+from dispatcher.records.redis.bounds import LONGEST_TEMPLATE, MOST_PARTS
 
 # Ids, hosts, nonces, numbers: nothing that ends or escapes a JSON string.
 _PLAIN = re.compile(r"[0-9A-Za-z_.:@/+-]*")
@@ -60,13 +60,15 @@ class ChangeTemplate:
         numbers = {name: number for number, name in enumerate((NOW, ACCEPTED, *self._names), start=1)}
         places = {word: numbers[name] for name, word in placeholders.items()}
         pattern = re.compile("|".join(map(re.escape, sorted(places, key=len, reverse=True))))
+        places_of_steps = [[_with_places(str(word), pattern, places) for word in step] for step in steps]
         document = {
             "expect": list(expected.items()),
             "reply": list(reply),
-            "steps": [[_with_places(str(word), pattern, places) for word in step] for step in steps],
+            "steps": places_of_steps,
         }
         self.document = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-        self.fits = len(self.document) <= LONGEST_TEMPLATE  #: in the server's bounds
+        parts = sum(len(word) if isinstance(word, list) else 1 for step in places_of_steps for word in step)
+        self.fits = len(self.document) <= LONGEST_TEMPLATE and parts <= MOST_PARTS  #: in the server's bounds
         self.digest = hashlib.sha1(self.document, usedforsecurity=False).hexdigest()
 
     def values(self, words: Mapping[str, str]) -> list[str]:
