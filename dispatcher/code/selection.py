@@ -303,8 +303,11 @@ class _Collector:
             return "its name isn't UTF-8 or has a backslash"
         if project.patterns.excludes(name):
             return "excluded by name"
-        by_name = None if project.patterns.includes(name) else self._exclusions.file(file)
-        if reason := by_name or self._exclusions.place(file):
+        if not project.patterns.includes(name):
+            of_target = self._exclusions.file(Path(os.path.realpath(file))) if file.is_symlink() else None
+            if reason := self._exclusions.file(file) or of_target:
+                return reason
+        if reason := self._exclusions.place(file):
             return reason
         if file.is_symlink() and not is_inside(file, Path(project.directory)):
             return "a link that leads out of the project"

@@ -219,3 +219,13 @@ def test_it_is_current_until_something_changes(tmp_path: Path) -> None:
             assert selection.is_current()
             change()
             assert not selection.is_current()
+
+
+def test_secrets_stay_out_in_capitals_and_behind_links(tmp_path: Path) -> None:
+    write(tmp_path, {"pkg/__init__.py": "", "pkg/SERVER.PEM": "x", "pkg/.env": "x", "pkg/words.txt": "x"})
+    (tmp_path / "pkg" / "linked.txt").symlink_to(".env")
+    (tmp_path / "pkg" / "other.txt").symlink_to("words.txt")
+    with on_path(tmp_path):
+        selection = select(["pkg"])
+    assert selection is not None
+    assert {Path(file.path).name for file in selection.files} == {"__init__.py", "words.txt", "other.txt"}
