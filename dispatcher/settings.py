@@ -187,6 +187,9 @@ class DefaultSettings(SettingsGroup):
     start_within: float | None = Field(None, gt=0, description="Seconds from queued to started.", examples=[600])
     result_ttl: float = Field(7 * 86400.0, gt=0, description="Seconds a finished run is kept.")
     retries: int = Field(0, ge=0, description="Further attempts.")
+    check_types: bool = Field(
+        True, description="Check parameters against simple annotations of the flow at submit; values aren't converted."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO",
         description="Least level of log records that are kept, of loggers to which the flow gives none; where it runs.",

@@ -21,8 +21,8 @@ RAISED = {
 
 #: Classes of one noun that has more methods, each with its budget.
 RAISED_CLASSES = {
-    "dispatcher/client/client.py:Dispatcher": 24,  # public: one method per request of a user
-    "dispatcher/client/run.py:Run": 32,  # public: all that a user asks of a run
+    "dispatcher/client/client.py:Dispatcher": 25,  # public: one method per request of a user
+    "dispatcher/client/run.py:Run": 33,  # public: all that a user asks of a run
     "tests/chaos/fault_injector.py:FaultInjector": 28,  # one method for each fault
     "tests/conformance/test_records_model.py:Histories": 23,  # one rule for each request
 }
@@ -57,8 +57,12 @@ def _length(function: _Function) -> int:
 
 
 def _methods(node: ast.ClassDef) -> int:
-    """Return the number of functions in the class's body, properties and special methods included."""
-    return sum(isinstance(statement, _Function) for statement in node.body)
+    """Return the number of functions in the class's body, properties and special methods included, overloads not."""
+    return sum(isinstance(statement, _Function) and not _is_overload(statement) for statement in node.body)
+
+
+def _is_overload(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(isinstance(decorator, ast.Name) and decorator.id == "overload" for decorator in function.decorator_list)
 
 
 def files(root: Path) -> list[Path]:

@@ -83,9 +83,8 @@ def _prepare(target: str, values: dict[str, Any]) -> tuple[str, Callable[[Dispat
     from dispatcher.flows.flow import Flow
 
     flow = load(target, Flow, argument="TARGET")
-    bound = flow.bind(parameters(flow.fn, values["pairs"]))
-    keywords = options(values)
-    return values["name"] or flow.name, lambda client: client.submit(flow, bound, **keywords)
+    pairs, keywords = parameters(flow.fn, values["pairs"]), options(values)
+    return values["name"] or flow.name, lambda client: client.submit(flow, pairs, **keywords)
 
 
 def _view(*, quiet: bool, as_json: bool, inline: bool) -> View:

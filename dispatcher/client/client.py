@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from dispatcher.client import filters, waiting
 from dispatcher.client.run import Run
+from dispatcher.client.runs import Runs
 from dispatcher.client.session import ClientSession, LazySession
 from dispatcher.errors import DispatcherWarning, InvalidInput, ServerUnavailable, UnknownRun
+from dispatcher.flows.bound_flow import BoundFlow
 from dispatcher.flows.flow import Flow
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo
@@ -22,8 +24,9 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.retry import Retry
 from dispatcher.runs.states import State
 from dispatcher.settings import Settings
+from dispatcher.submission.calls import SubmitOptions, many_calls, single_call
 from dispatcher.submission.new_record import new_record
-from dispatcher.submission.request import RequestChecker, SubmitRequest, bind_all, check_key
+from dispatcher.submission.request import RequestChecker, SubmitRequest, check_key
 from dispatcher.submission.spec_builder import SpecBuilder
 from dispatcher.submission.spec_template import SpecTemplate
 from dispatcher.support.durations import Seconds
@@ -67,11 +70,17 @@ class Dispatcher:
         self._requests = RequestChecker(self.settings)
         self._specs: SpecBuilder | None = None
 
+    @overload
+    def submit(self, flow: BoundFlow[R], /, **options: Unpack[SubmitOptions]) -> Run[R]: ...
+    @overload
+    def submit(
+        self, flow: Flow[P, R], parameters: Mapping[str, Any] | None = None, **options: Unpack[SubmitOptions]
+    ) -> Run[R]: ...
     def submit(  # noqa: PLR0913 - the run options
         self,
-        flow: Flow[P, R],
+        flow: Any,
         parameters: Mapping[str, Any] | None = None,
-        *,
+        *more: Any,
         environment: Environment | None = None,
         storage: Storage | None = None,
         name: str | None = None,
@@ -81,25 +90,28 @@ class Dispatcher:
         result_ttl: Seconds | None = None,
         retries: int | Retry | None = None,
         idempotency_key: str | None = None,
-    ) -> Run[R]:
+        **unknown: Any,
+    ) -> Run[Any]:
         """Submit a run. Once this returns, the run is accepted and will end in exactly one terminal state.
 
         Args:
-            flow: a function decorated with ``@flow``.
-            parameters: the flow's parameters, by name.
+            flow: a function decorated with ``@flow``, or one with its arguments: ``flow.bind(…)``.
+            parameters: the flow's parameters, by name; none beside ``bind``.
+            more: nothing; an error shows how to give arguments by position.
             environment: where to run; else the flow's, else ``LocalEnvironment()``.
             storage: where the code is kept; else the flow's, else ``RedisStorage()``.
-            name: the flow's name in this run.
+            name: the run's name, beside that of its flow.
             tags: words to search runs by.
             timeout: seconds, or a timedelta, that an attempt may run.
             start_within: seconds, or a timedelta, within which an attempt must have started.
             result_ttl: seconds, or a timedelta, for which the ended run is kept.
             retries: the number of further attempts, or a :class:`Retry`.
             idempotency_key: the same key with the same flow, environment, options and parameters gives the same run.
+            unknown: nothing; an error names the option, or the way to give parameters, that was meant.
 
         Raises:
             InvalidFlow: not a flow, or one that can't be pickled.
-            InvalidParameters: they don't fit the signature, can't be pickled, or are too large.
+            InvalidParameters: they don't fit the signature or its annotations, can't be pickled, or are too large.
             InvalidInput: an option is wrong, or the environment can't be used with this server.
             InvalidSettings: no server, or no signing key.
             IdempotencyConflict: the key was used for another request.
@@ -114,14 +126,21 @@ class Dispatcher:
             retries=retries,
         )
         key = check_key(idempotency_key)
-        request = self._requests.check(flow, environment, storage, options)
-        return self._accept(request, [flow.bind(parameters)], [key])[0]
+        checked, bound = single_call(flow, parameters, more, unknown, typed=self.settings.defaults.check_types)
+        request = self._requests.check(checked, environment, storage, options)
+        return self._accept(request, [bound], [key])[0]
 
+    @overload
+    def map(self, flow: Iterable[BoundFlow[R]], /, **options: Unpack[SubmitOptions]) -> Runs[R]: ...
+    @overload
+    def map(
+        self, flow: Flow[P, R], parameters: Iterable[Mapping[str, Any]], **options: Unpack[SubmitOptions]
+    ) -> Runs[R]: ...
     def map(  # noqa: PLR0913 - the run options
         self,
-        flow: Flow[P, R],
-        parameters: Iterable[Mapping[str, Any]],
-        *,
+        flow: Any,
+        parameters: Iterable[Mapping[str, Any]] | None = None,
+        *more: Any,
         environment: Environment | None = None,
         storage: Storage | None = None,
         name: str | None = None,
@@ -131,12 +150,15 @@ class Dispatcher:
         result_ttl: Seconds | None = None,
         retries: int | Retry | None = None,
         idempotency_key: str | None = None,
-    ) -> list[Run[R]]:
+        **unknown: Any,
+    ) -> Runs[Any]:
         """Submit many runs of one flow, in few round trips. All parameters are checked before any run is accepted.
 
         Args:
-            flow: a function decorated with ``@flow``.
-            parameters: one mapping of names to values per run.
+            flow: a function decorated with ``@flow``; or an iterable of such functions with their arguments,
+                ``[flow.bind(…), …]``, which are all of one flow.
+            parameters: one mapping of names to values per run; none beside ``bind``.
+            more: nothing, as of :meth:`submit`.
             environment: as of :meth:`submit`; so are the options below.
             storage: as above.
             name: as above.
@@ -146,9 +168,10 @@ class Dispatcher:
             result_ttl: as above.
             retries: as above.
             idempotency_key: each run's key is this one with the index of its item, ``key[0]``.
+            unknown: nothing, as of :meth:`submit`.
 
         Returns:
-            The runs, in the order of ``parameters``.
+            The runs, in the order of ``parameters``: a list that can wait for all of them.
 
         Raises:
             InvalidParameters: some don't fit the signature; names the item by its index.
@@ -163,9 +186,9 @@ class Dispatcher:
             retries=retries,
         )
         key = check_key(idempotency_key)
-        request = self._requests.check(flow, environment, storage, options)
-        bound = bind_all(flow, parameters)
-        return self._accept(request, bound, [f"{key}[{index}]" if key else "" for index in range(len(bound))])
+        checked, bound = many_calls(flow, parameters, more, unknown, typed=self.settings.defaults.check_types)
+        request = self._requests.check(checked, environment, storage, options)
+        return Runs(self._accept(request, bound, [f"{key}[{index}]" if key else "" for index in range(len(bound))]))
 
     def get(self, run_id: str) -> Run[Any]:
         """Return the run with this id, whoever submitted it.
@@ -223,12 +246,12 @@ class Dispatcher:
 
     def wait(
         self,
-        runs: Iterable[Run[Any]],
+        runs: Iterable[Run[R]],
         *,
         return_when: str = waiting.ALL_COMPLETED,
         timeout: Seconds | None = None,
         progress: bool = False,
-    ) -> waiting.DoneAndNotDone:
+    ) -> waiting.DoneAndNotDone[R]:
         """Wait for runs to end; see :func:`dispatcher.client.waiting.wait`."""
         return waiting.wait(runs, return_when=return_when, timeout=timeout, progress=progress)
 
@@ -299,6 +322,9 @@ class Dispatcher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - {"session", "records"})
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {self._sessions}>"

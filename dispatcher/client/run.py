@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dispatcher.client.run_facts import RunFacts
 from dispatcher.client.timeouts import checked_timeout
 from dispatcher.errors import DispatcherWarning, InvalidInput, NotFinished, Refused, RunError
 from dispatcher.runs.events import Event, EventKind
@@ -29,8 +30,11 @@ R = TypeVar("R")
 WARN_AFTER = 5.0
 WARN_AFTER_START = 15.0
 
+#: Names for the modules of this package, which ``dir()`` doesn't show to users.
+_INTERNAL = frozenset({"session", "last_record", "remember", "facts"})
 
-class Run(Generic[R]):
+
+class Run(RunFacts, Generic[R]):
     """One execute request. Runs with the same id are equal.
 
     A run pickles as its id. Where it is unpickled, it uses the URL and the signing keys of that process's settings.
@@ -310,6 +314,9 @@ class Run(Generic[R]):
                 await asyncio.shield(asyncio.to_thread(waiting.leave))
         return await asyncio.to_thread(self.result)
 
+    def __dir__(self) -> list[str]:
+        return sorted(set(super().__dir__()) - _INTERNAL)
+
     def __eq__(self, other: object) -> bool:
         return self.id == other.id if isinstance(other, Run) else NotImplemented
 
@@ -320,20 +327,21 @@ class Run(Generic[R]):
         return Run, (self.id,)
 
     def __repr__(self) -> str:
-        facts = self._facts()
+        facts = self.facts()
+        del facts["run"]
         if "flow" in facts:
             facts["flow"] = f"of flow {facts['flow']!r}"
         return f"<Run {self.id}{' ' * bool(facts)}{', '.join(facts.values())}>"
 
     def _repr_html_(self) -> str:
-        facts = {"run": self.id, **self._facts()}
+        facts = self.facts()
         heads = "".join(f"<th>{name}</th>" for name in facts)
         cells = "".join(f"<td>{html.escape(escaped(text))}</td>" for text in facts.values())
         return f"<table><tr>{heads}</tr><tr>{cells}</tr></table>"
 
-    def _facts(self) -> dict[str, str]:
-        """Return flow, state and age as last read. Asks nothing of the server."""
-        facts = {}
+    def facts(self) -> dict[str, str]:
+        """Return id, flow, state and age as last read, for the modules of this package. Asks nothing of the server."""
+        facts = {"run": self.id}
         if self._record is not None:
             state = self._record.state
             facts["flow"] = self._record.spec.flow[:80]

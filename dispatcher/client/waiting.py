@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 from contextlib import ExitStack, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from dispatcher.client.timeouts import checked_timeout
 from dispatcher.errors import InvalidInput, NotFinished
@@ -28,11 +28,21 @@ ALL_COMPLETED = futures.ALL_COMPLETED
 _RETURN_WHEN = (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION)
 
 
-class DoneAndNotDone(NamedTuple):
+class RunSet(set["Run[R]"]):
+    """A set of runs."""
+
+    if not TYPE_CHECKING:  # which knows better what a set has
+
+        def __getattr__(self, name: str) -> NoReturn:
+            remedy = f"; write [run.{name} for run in client.wait(runs).done]" if _is_of_a_run(name) else ""
+            raise AttributeError(f"a set of runs has no {name!r}{remedy}")
+
+
+class DoneAndNotDone(NamedTuple, Generic[R]):
     """The result of :func:`wait`: runs that have ended, and those that have not."""
 
-    done: set[Run[Any]]
-    not_done: set[Run[Any]]
+    done: RunSet[R]
+    not_done: RunSet[R]
 
 
 class _MultiWait:
@@ -82,13 +92,19 @@ class _MultiWait:
         return sorted(ended, key=lambda run: (run.ended_at or 0.0, run.id))
 
 
+def _is_of_a_run(name: str) -> bool:
+    from dispatcher.client.run import Run
+
+    return not name.startswith("_") and hasattr(Run, name)
+
+
 def wait(
-    runs: Iterable[Run[Any]],
+    runs: Iterable[Run[R]],
     *,
     return_when: str = ALL_COMPLETED,
     timeout: Seconds | None = None,
     progress: bool = False,
-) -> DoneAndNotDone:
+) -> DoneAndNotDone[R]:
     """Wait for runs to end.
 
     Args:
@@ -109,7 +125,7 @@ def wait(
     seconds = checked_timeout(timeout)
     distinct = _distinct(runs)
     end = None if seconds is None else time.monotonic() + seconds
-    done: set[Run[Any]] = set()
+    done: RunSet[R] = RunSet()
     with _MultiWait(distinct) as pending, _ProgressBar(len(distinct)) if progress else nullcontext() as bar:
         while pending.left:
             ended = pending.take(None if end is None else max(0.0, end - time.monotonic()))
@@ -119,7 +135,7 @@ def wait(
             late = end is not None and time.monotonic() >= end and not ended
             if late or (ended and _is_enough(return_when, ended)):
                 break
-        return DoneAndNotDone(done, set(pending.left.values()))
+        return DoneAndNotDone(done, RunSet(pending.left.values()))
 
 
 def as_completed(runs: Iterable[Run[R]], timeout: Seconds | None = None) -> Iterator[Run[R]]:

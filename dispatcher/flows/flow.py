@@ -21,14 +21,22 @@ from dispatcher.runs.retry import Retry
 from dispatcher.support import signatures
 from dispatcher.support.durations import Seconds
 from dispatcher.support.escaping import shown
+from dispatcher.support.similar_names import unknown_names
 
 if TYPE_CHECKING:
     import os
 
     from dispatcher.executors.base import Executor
+    from dispatcher.flows.bound_flow import BoundFlow
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+#: Names of the decorator's options.
+_OPTIONS = (
+    "name", "environment", "storage", "tags", "timeout", "start_within", "result_ttl", "retries", "include", "exclude"
+)  # fmt: skip
 
 
 class DefaultEnvironment(Protocol):
@@ -99,13 +107,16 @@ class Flow(Generic[P, R]):
         """Run the function here; an ``async def`` one under :func:`asyncio.run`."""
         return cast(R, signatures.call(self.fn, *args, **kwargs))
 
-    def bind(self, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Check parameters against the signature, and return them without defaults.
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> BoundFlow[R]:
+        """Return the flow with these arguments, for ``submit`` and ``map``. It doesn't run.
 
         Raises:
-            InvalidParameters: names each unknown and each missing parameter, and shows the signature.
+            InvalidParameters: they don't fit the signature; shows it.
         """
-        return signatures.bind(cast(FunctionType, self.fn), parameters, subject=f"flow {self.name!r}")
+        from dispatcher.flows.bound_flow import BoundFlow
+
+        function = cast(FunctionType, self.fn)
+        return BoundFlow(self, signatures.bind_call(function, args, kwargs, subject=f"flow {self.name!r}"))
 
     def run(self, parameters: Mapping[str, Any], executor: Executor) -> Any:
         """Run the flow here. Its tasks go to ``executor``, which is started before and closed after it.
@@ -253,11 +264,9 @@ def as_flow(flow: object) -> Flow[..., Any]:
 
 
 def _options(options: Mapping[str, Any]) -> Options:
-    try:
-        return Options.of(**options)
-    except TypeError as error:
-        names = "name, environment, storage, tags, timeout, start_within, result_ttl, retries, include, exclude"
-        raise InvalidInput(f"@flow: {error}; its options are {names}") from None
+    if unknown := sorted(options.keys() - _OPTIONS):
+        raise InvalidInput(f"@flow: no option is called {unknown_names(unknown, _OPTIONS)}")
+    return Options.of(**options)
 
 
 def _check_function(fn: Any) -> None:

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import is_
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import InvalidFlow, InvalidInput, InvalidParameters
+from dispatcher.errors import InvalidInput
 from dispatcher.flows.flow import DefaultEnvironment, DefaultStorage, Flow
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.options import Options
@@ -19,7 +18,7 @@ from dispatcher.runs.routing import Route
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.value import Value
 from dispatcher.settings import Settings
-from dispatcher.support import signatures
+from dispatcher.submission.calls import checked_flow
 from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
@@ -38,11 +37,6 @@ class SubmitRequest:
     environment: Environment
     storage: Storage
     options: Options
-
-    @property
-    def name(self) -> str:
-        """The flow's name in this run."""
-        return self.options.name or self.flow.name
 
     def route(self, scope: str) -> Route:
         """Return the queue of its runs."""
@@ -72,9 +66,7 @@ class RequestChecker:
             InvalidInput: environment or storage isn't one, or can't work.
             TypeError: code in that environment can't reach that storage.
         """
-        if not isinstance(flow, Flow):
-            remedy = "decorate it with @flow" if callable(flow) else "give a function decorated with @flow"
-            raise InvalidFlow(f"flow: {shown(flow)} is no flow; {remedy}")
+        flow = checked_flow(flow)
         arguments = (flow, environment, storage, flow.environment, flow.storage, flow.options, flow.name)
         last = self._last
         if last is not None and all(map(is_, arguments, last[0])) and last[1] == options:
@@ -128,25 +120,6 @@ def check_key(key: str | None) -> str:
     return key
 
 
-def bind_all(flow: Flow[..., Any], mappings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the parameters of all runs of a map, checked before anything is sent.
-
-    Raises:
-        InvalidParameters: some don't fit the signature; names the item by its index.
-    """
-    if isinstance(mappings, Mapping | str) or not isinstance(mappings, Iterable):
-        raise InvalidParameters(f"map: needs an iterable of parameter mappings, got {type(mappings).__name__}")
-    bound = []
-    function, subject = cast(FunctionType, flow.fn), f"flow {flow.name!r}"
-    shape = signatures.shape_of(function)
-    for index, parameters in enumerate(mappings):
-        try:
-            bound.append(signatures.bind(function, parameters, subject=subject, shape=shape))
-        except InvalidParameters as error:
-            raise InvalidParameters(f"map: item {index}: {error}") from None
-    return bound
-
-
 def preview_attempt(
     request: SubmitRequest,
     run_id: str,
@@ -159,7 +132,7 @@ def preview_attempt(
     """Return an attempt as a backend would get it, without submitting a run."""
     spec = Spec(
         run_id=run_id,
-        flow=request.name,
+        flow=request.flow.name,
         storage=request.storage.to_json(),
         location="",
         parameters=Value(codec="json", inline="{}"),

@@ -93,7 +93,7 @@ class SpecBuilder:
         bundles = (facts.bundle,) if facts.bundle else ()
         return Spec(
             run_id="",
-            flow=request.name,
+            flow=request.flow.name,
             storage=facts.storage,
             location=facts.location,
             parameters=NO_PARAMETERS,

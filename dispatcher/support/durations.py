@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import overload
 
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
@@ -26,6 +27,15 @@ def seconds_of(value: object) -> float | None:
     ):
         return None
     return value
+
+
+@overload
+def utc(seconds: float) -> datetime: ...
+@overload
+def utc(seconds: None) -> None: ...
+def utc(seconds: float | None) -> datetime | None:
+    """Return a point in time, in seconds since the epoch, as a datetime in UTC; None as None."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def format_duration(seconds: float) -> str:

@@ -104,6 +104,30 @@ def bind(
     return values
 
 
+def bind_call(fn: FunctionType, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, subject: str) -> dict[str, Any]:
+    """Return the arguments of a call as a mapping of parameters, as :func:`bind` takes it.
+
+    Args:
+        fn: the function.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        subject: name of the function in messages.
+
+    Raises:
+        InvalidParameters: they don't fit the signature; shows it.
+    """
+    signature = inspect.signature(fn)
+    try:
+        arguments = dict(signature.bind(*args, **kwargs).arguments)
+    except TypeError as error:
+        raise InvalidParameters(f"{subject}: {error}. Its signature: {shown(signature)}") from None
+    shape = shape_of(fn)
+    if shape.star in arguments:
+        arguments[shape.star] = list(arguments[shape.star])
+    more = arguments.pop(shape.double_star, {})
+    return {**arguments, **more}
+
+
 def spread(shape: Shape, bound: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """Return the positional and the keyword arguments for parameters that :func:`bind` has checked."""
     left = dict(bound)

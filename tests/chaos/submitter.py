@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dispatcher import Dispatcher, LocalEnvironment
+from dispatcher import Dispatcher, LocalEnvironment, Run
 from tests.chaos.flows import LARGE, callbacks, marked
 
 #: Runs of a map; one more than a portion.
@@ -26,7 +27,7 @@ if __name__ == "__main__":
         for key in sys.argv[2:]:
             if key.startswith("map"):
                 many = [{"folder": folder}] * MAPPED
-                runs = client.map(marked, many, environment=nowhere, idempotency_key=key)
+                runs: Sequence[Run[int]] = client.map(marked, many, environment=nowhere, idempotency_key=key)
             else:
                 ballast = key.ljust(LARGE) if key.startswith("blob.part") else ""  # its own: equal bytes are sent once
                 parameters = {"folder": folder, "ballast": ballast}

@@ -362,3 +362,13 @@ class TestFollowing:
         assert run.cancel()
         waiter.join(timeout=20)
         assert run.known_state is State.CANCELLED
+
+
+def test_runs_are_waited_for_and_cancelled_together(client: Dispatcher) -> None:
+    runs = client.map([add.bind(1), add.bind(2)])
+    with pytest.raises(NotFinished, match=r"2 of 2 runs have not ended within 0.01 s"):
+        runs.results(timeout=0.01)
+    assert runs.failed() == []
+    assert runs.cancel() == 2
+    assert runs.cancel() == 0
+    assert [run.state for run in runs.failed()] == [State.CANCELLED, State.CANCELLED]

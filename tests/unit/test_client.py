@@ -26,6 +26,7 @@ from dispatcher import (
     context,
     flow,
 )
+from dispatcher.client.runs import Runs
 from dispatcher.environments.base import Environment
 from dispatcher.errors import IdempotencyConflict
 from dispatcher.runs.events import EventKind
@@ -97,7 +98,7 @@ class TestSubmit:
 
     def test_types_are_kept(self, client: Dispatcher) -> None:
         runs = client.map(add, [{"a": 1}])
-        assert_type(runs, list[Run[int]])
+        assert_type(runs, Runs[int])
         assert_type(client.submit(add, {"a": 1}), Run[int])
         assert_type(runs[0].result(), int)
         assert_type(next(client.as_completed(runs)), Run[int])
@@ -118,9 +119,10 @@ class TestSubmit:
         client.submit(add, {"a": 1}, storage=storage)
         assert "add" in storage
 
-    def test_a_flow_of_another_name(self, client: Dispatcher) -> None:
+    def test_a_runs_name_stands_beside_its_flows(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1}, name="sum up")
-        assert next(client.runs(flow="sum up")) == run
+        assert (run.flow, run.name) == ("add", "sum up")
+        assert next(client.runs(flow=add)) == run
 
     def test_labels_tags_and_callbacks(self, client: Dispatcher) -> None:
         calls: list[Any] = []
@@ -137,7 +139,7 @@ class TestSubmit:
 class TestBadInput:
     def test_a_bare_function(self, client: Dispatcher) -> None:
         with pytest.raises(InvalidFlow, match="@flow"):
-            client.submit(add.fn)  # type: ignore[arg-type]
+            client.submit(add.fn)  # type: ignore[call-overload]
 
     @pytest.mark.parametrize("parameters", [{}, {"a": 1, "c": 2}, {"b": 1}])
     def test_parameters_that_do_not_fit(self, client: Dispatcher, parameters: dict[str, int]) -> None:
@@ -171,9 +173,9 @@ class TestBadInput:
         with pytest.raises(InvalidInput, match="idempotency_key"):
             client.submit(add, {"a": 1}, idempotency_key="")
         with pytest.raises(InvalidInput, match="environment: must be"):
-            client.submit(add, {"a": 1}, environment="local")  # type: ignore[arg-type]
+            client.submit(add, {"a": 1}, environment="local")  # type: ignore[call-overload]
         with pytest.raises(InvalidInput, match="environment: must be"):
-            client.submit(add, {"a": 1}, environment=[])  # type: ignore[arg-type]
+            client.submit(add, {"a": 1}, environment=[])  # type: ignore[call-overload]
 
     @pytest.mark.parametrize("options", [{"environment": "local"}, {"environment": ""}, {"storage": 3}, {"storage": 0}])
     def test_the_options_of_a_flow_are_checked_at_submit(self, client: Dispatcher, options: dict[str, Any]) -> None:
@@ -226,7 +228,7 @@ class TestBadInput:
         with pytest.raises(InvalidInput, match="return_when"):
             client.wait([], return_when="NEVER")
         with pytest.raises(InvalidInput, match="not a run"):
-            client.wait(["x"])  # type: ignore[list-item]
+            client.wait(["x"])  # type: ignore[arg-type]
 
     def test_closed(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1})
@@ -295,8 +297,12 @@ class TestIdempotency:
         assert client.submit(add, {"a": 1}, environment=environment("y"), idempotency_key="k") == first
 
     def test_parameters_that_json_does_not_carry(self, client: Dispatcher) -> None:
+        @flow
+        def scale(a: complex, b: int) -> str:
+            return str(a * b)
+
         def same(a: complex, b: int) -> Run[Any]:
-            return client.submit(add, {"a": a, "b": b}, idempotency_key="k")
+            return client.submit(scale, {"a": a, "b": b}, idempotency_key="k")
 
         assert same(1j, 1) == same(2j, 1)
         with pytest.raises(IdempotencyConflict):

@@ -72,7 +72,11 @@ def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> di
 
     records = trusting(open_memory())
     records.runs.create(
-        [make_record(flow="étl", environment=environment.to_json(), route=Route("kubernetes"), key_id="k1", **options)]
+        [
+            make_record(
+                flow="greet", environment=environment.to_json(), route=Route("kubernetes"), key_id="k1", **options
+            )
+        ]
     )
     settings = Settings.load()
     backends = BackendCache(settings)
