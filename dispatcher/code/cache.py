@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from dispatcher.code import archive
 from dispatcher.code.archive import Description
+from dispatcher.code.bundled import ARCHIVE, DIGEST, FILES
 from dispatcher.errors import InvalidInput, SealBroken
 
 log = logging.getLogger(__name__)
@@ -32,8 +32,7 @@ MOST_BYTES = 2**30
 #: Seconds after which a bundle that no process uses is removed.
 UNUSED_FOR = 3600.0
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_ARCHIVE, _FILES, _SIZE = "bundle.zip", "files", "size"
+_SIZE = "size"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class BundleCache:
             Malformed: it is no bundle.
             OSError: it can't be written here.
         """
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise InvalidInput(f"code bundle: {digest!r} is no SHA-256")
         if self._pid != os.getpid():  # a fork shares its parent's locks, and must not give them back
             self._pid, self._held = os.getpid(), {}
@@ -124,7 +123,7 @@ class BundleCache:
         entries = [(_last_used(path), path) for path in self._directory.iterdir()]
         for used, path in sorted(entries, reverse=True):
             unused = now - used > UNUSED_FOR
-            if _DIGEST.fullmatch(path.name):
+            if DIGEST.fullmatch(path.name):
                 total += _size(path)
                 if (unused or total > self._most_bytes) and path.name not in self._held:
                     self._remove(path)
@@ -151,13 +150,13 @@ class BundleCache:
     def _usable(self, place: Path, digest: str) -> Unpacked | None:
         """The bundle at its place, if it is there and unchanged."""
         try:
-            data = (place / _ARCHIVE).read_bytes()
+            data = (place / ARCHIVE).read_bytes()
         except OSError:
             return None
-        changed: str | None = _ARCHIVE
+        changed: str | None = ARCHIVE
         if sha256(data).hexdigest() == digest:
             description = archive.describe(data)
-            changed = next(iter(archive.changed_files(description, place / _FILES)), None)
+            changed = next(iter(archive.changed_files(description, place / FILES)), None)
             if changed is None:
                 return _unpacked(digest, place, description)
         log.warning("Code bundle %s was changed on disk (%s); unpacking it again", digest[:16], changed)
@@ -171,12 +170,12 @@ class BundleCache:
         if sha256(data).hexdigest() != digest:
             raise SealBroken(f"code bundle: what is kept under {digest[:16]}… was changed")
         aside = self._aside(digest)
-        files = aside / _FILES
+        files = aside / FILES
         try:
             for directory in (aside, files):
                 directory.mkdir(mode=0o700)
             description = archive.extract(data, files)
-            (aside / _ARCHIVE).write_bytes(data)
+            (aside / ARCHIVE).write_bytes(data)
             (aside / _SIZE).write_text(str(_size_on_disk(aside)))
             self._put(aside, place, digest)
         finally:
@@ -196,7 +195,7 @@ class BundleCache:
             with suppress(OSError):
                 unpacked.rename(place)  # processes that use it find its files under the same names
             _remove_tree(changed)
-        if not (place / _FILES).is_dir():
+        if not (place / FILES).is_dir():
             raise OSError(f"code bundle: can't be moved to {place}")
 
     def _aside(self, digest: str) -> Path:
@@ -217,9 +216,9 @@ class BundleCache:
 
 
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
-    files = place / _FILES
+    files = place / FILES
     paths = tuple(str(files / path) for path in description.paths)
-    modules, archived = frozenset(description.modules), str(place / _ARCHIVE)
+    modules, archived = frozenset(description.modules), str(place / ARCHIVE)
     return Unpacked(digest, paths, modules, description.python, archived, description.importable())
 
 
