@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.code.chosen import Selection
 from dispatcher.code.bundles import Bundler
 from dispatcher.code.cache import BundleCache
+from dispatcher.code.chosen import Selection
 from dispatcher.code.exclusions import Exclusions
 from dispatcher.code.patterns import Patterns
 from dispatcher.code.selection import select
