@@ -19,7 +19,7 @@ class File:
         size: in bytes.
         changed: its time of change, in nanoseconds; a copy that keeps the time of its original is a change, too.
         executable: whether its owner may execute it.
-        named: whether ``include`` has its very name, so that it may hold a secret.
+        named: whether ``include`` has its exact name, so that it may hold a secret.
         reason: why it is in the bundle.
     """
 

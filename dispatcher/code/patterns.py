@@ -46,7 +46,7 @@ class Patterns:
         return any(_matches(name, self.include) for name in names)
 
     def names(self, name: str) -> bool:
-        """Return True if ``include`` has the very name of a file, with no wildcard and no directory that stands for
+        """Return True if ``include`` has the exact name of a file, with no wildcard and no directory that stands for
         it."""
         return bool({name, name.rpartition("/")[2]} & {_stem(pattern) for pattern in self.include})
 

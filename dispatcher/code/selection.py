@@ -77,7 +77,7 @@ class _Project:
     patterns: Patterns  #: the flow's and its own
     own: Patterns = NO_PATTERNS
     bundled: frozenset[str] = frozenset()  #: its files, if it came in a bundle
-    seen: list[str] = field(default_factory=list)  #: what was looked at, for the patterns that exclude it
+    looked_at: list[str] = field(default_factory=list)  #: for the patterns that exclude it
 
     def relative(self, path: str) -> str | None:
         """The path within the project, with slashes; None if it isn't in it."""
@@ -147,7 +147,7 @@ class _Collector:
     def _matched(self, project: _Project) -> Matched:
         start = f"{project.prefix}/"
         files = [file.name.removeprefix(start) for file in self._files.values() if file.name.startswith(start)]
-        return Matched(os.path.join(project.directory, "pyproject.toml"), project.own, files, project.seen)  # noqa: PTH118
+        return Matched(os.path.join(project.directory, "pyproject.toml"), project.own, files, project.looked_at)  # noqa: PTH118
 
     def _take(self, place: Location) -> frozenset[str]:
         """Take the files of a module, and return the modules that they import."""
@@ -212,7 +212,7 @@ class _Collector:
     def _may_enter(self, project: _Project, entry: os.DirEntry[str], *, by_name: bool) -> bool:
         name = project.relative(entry.path) or ""
         path = Path(entry.path)
-        project.seen.append(name)
+        project.looked_at.append(name)
         reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.place(path)
         if reason is None and not (project.patterns.includes(name) or (by_name and project.patterns.leads_into(name))):
             reason = self._exclusions.directory(path)
@@ -269,7 +269,7 @@ class _Collector:
         """Why a file can't be taken."""
         if not _is_portable(name):
             return "its name isn't UTF-8 or has a backslash"
-        project.seen.append(name)
+        project.looked_at.append(name)
         if project.patterns.excludes(name):
             return "excluded by name"
         if name not in project.bundled and not project.patterns.names(name):

@@ -49,30 +49,32 @@ class Matched:
         source: the path of its ``pyproject.toml``.
         patterns: those that stand there.
         files: the paths of files in the bundle, relative to the project.
-        seen: the paths of files and directories that were looked at.
+        looked_at: the paths of files and directories that were looked at.
     """
 
     source: str
     patterns: Patterns
     files: Collection[str]
-    seen: Collection[str]
+    looked_at: Collection[str]
 
 
 def unmatched(of_flow: Patterns, projects: Iterable[Matched]) -> tuple[Unmatched, ...]:
     """Return the patterns that do nothing: a project's own there, and a flow's in any project."""
     projects = tuple(projects)
     files = [name for project in projects for name in project.files]
-    seen = [name for project in projects for name in project.seen]
-    found = {*_unmatched(OF_FLOW, of_flow, files, seen)}
+    looked_at = [name for project in projects for name in project.looked_at]
+    useless = {*_unmatched(OF_FLOW, of_flow, files, looked_at)}
     for project in projects:
-        found |= {*_unmatched(project.source, project.patterns, project.files, project.seen)}
-    return tuple(sorted(found))
+        useless |= {*_unmatched(project.source, project.patterns, project.files, project.looked_at)}
+    return tuple(sorted(useless))
 
 
-def _unmatched(source: str, patterns: Patterns, files: Collection[str], seen: Collection[str]) -> Iterator[Unmatched]:
+def _unmatched(
+    source: str, patterns: Patterns, files: Collection[str], looked_at: Collection[str]
+) -> Iterator[Unmatched]:
     for pattern in patterns.include:
         if not Patterns(include=(pattern,)).includes_any(files):
             yield Unmatched(source, "include", pattern)
     for pattern in patterns.exclude:
-        if not Patterns(include=(pattern,)).includes_any(seen):
+        if not Patterns(include=(pattern,)).includes_any(looked_at):
             yield Unmatched(source, "exclude", pattern)
