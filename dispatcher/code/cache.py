@@ -23,6 +23,7 @@ from dispatcher.code import archive
 from dispatcher.code.archive import Description
 from dispatcher.code.bundled import ARCHIVE, DIGEST, FILES
 from dispatcher.errors import InvalidInput, SealBroken
+from dispatcher.support import private_files
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,18 @@ class BundleCache:
     """Unpacked bundles below one directory.
 
     Args:
-        directory: made with mode 0700 if it isn't there; its parent must be private to this user.
+        directory: made with mode 0700 if it isn't there; its parent must be private to this user. By default a
+            temporary one, which is made for the first bundle and removed by :meth:`close`.
         most_bytes: bytes of unpacked bundles, at most, beside those in use.
         clock: seconds since the epoch.
     """
 
     def __init__(
-        self, directory: Path, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
+        self, directory: Path | None = None, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
     ) -> None:
         self._clock = clock
-        self._directory = directory
+        self._place = directory
+        self._made_by: int | None = None  # the process that made a temporary one
         self._most_bytes = most_bytes
         self._held: dict[str, tuple[int, Unpacked]] = {}
         self._pid = os.getpid()
@@ -105,6 +108,14 @@ class BundleCache:
         os.utime(place)
         return unpacked
 
+    def close(self) -> None:
+        """Give back all bundles, and remove the directory if it is a temporary one that this process has made: a fork
+        that ends leaves it to its parent."""
+        self.release()
+        if self._place is not None and self._made_by == os.getpid():
+            _remove_tree(self._place)
+            self._place = None
+
     def release(self, keep: frozenset[str] = frozenset()) -> None:
         """Give back all bundles but those to ``keep``: others may remove them."""
         for digest in self._held.keys() - keep:
@@ -117,7 +128,7 @@ class BundleCache:
     def trim(self) -> None:
         """Remove bundles that no process has used for an hour, then the least recently used until the others fit.
         Those in use stay."""
-        if not self._directory.is_dir():
+        if self._place is None or not self._place.is_dir():
             return
         now, total = self._clock(), 0
         entries = [(_last_used(path), path) for path in self._directory.iterdir()]
@@ -131,6 +142,13 @@ class BundleCache:
                 _remove_tree(path)
             elif unused and not path.with_suffix("").exists():  # the lock of a bundle that couldn't be fetched
                 self._remove(path.with_suffix(""))
+
+    @property
+    def _directory(self) -> Path:
+        if self._place is None:
+            self._place = private_files.temporary_directory("dispatcher-code-")
+            self._made_by = os.getpid()
+        return self._place
 
     def _lock(self, digest: str, operation: int = fcntl.LOCK_SH) -> int:
         """Return the descriptor of a bundle's lock file, which goes with the bundle."""

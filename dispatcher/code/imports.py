@@ -32,7 +32,7 @@ def imports_of(code: CodeType, package: str) -> frozenset[str]:
     """Return the absolute names of all modules that code may import.
 
     ``from a import b`` gives ``a`` and ``a.b``, since ``b`` may be a module. Code that calls ``import_module`` gives
-    every string constant that looks like a module, too. Not eexact name has to exist.
+    every string constant that looks like a module, too. Not every name has to exist.
 
     Args:
         code: of a module or a function; functions and classes within it are scanned as well.
