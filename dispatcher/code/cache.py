@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,10 +20,12 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from dispatcher.code import archive
+from dispatcher.code import archive, bundle_modules
 from dispatcher.code.archive import Description
+from dispatcher.code.bundle_modules import BundleFiles
 from dispatcher.code.bundled import ARCHIVE, DIGEST, FILES
-from dispatcher.errors import InvalidInput, SealBroken
+from dispatcher.code.bytecode import BytecodeStore
+from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
 from dispatcher.support import private_files
 
 log = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ MOST_BYTES = 2**30
 #: Seconds after which a bundle that no process uses is removed.
 UNUSED_FOR = 3600.0
 
-_SIZE = "size"
+_SIZE, _BYTECODE = "size", "bytecode"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Unpacked:
         python: the Python that packed it, ``major.minor``.
         archive: the file that holds its archive.
         importable: top-level names of all files in them, and whether each is a module or a regular package.
+        digests: each file's SHA-256, by its name.
     """
 
     digest: str
@@ -55,6 +59,7 @@ class Unpacked:
     python: str
     archive: str
     importable: Mapping[str, bool] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class BundleCache:
@@ -65,12 +70,21 @@ class BundleCache:
             temporary one, which is made for the first bundle and removed by :meth:`close`.
         most_bytes: bytes of unpacked bundles, at most, beside those in use.
         clock: seconds since the epoch.
+        bytecode_key: authenticates compiled code that is kept for other processes with this key; by default each
+            process compiles for itself.
     """
 
     def __init__(
-        self, directory: Path | None = None, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
+        self,
+        directory: Path | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+        clock: Callable[[], float] = time.time,
+        bytecode_key: bytes | None = None,
     ) -> None:
+        bundle_modules.install()
         self._clock = clock
+        self._bytecode_key = bytecode_key
         self._place = directory
         self._made_by: int | None = None  # the process that made a temporary one
         self._most_bytes = most_bytes
@@ -88,6 +102,7 @@ class BundleCache:
             InvalidInput: the digest is none, or nothing is kept under it any more.
             SealBroken: what is kept under the digest was changed.
             Malformed: it is no bundle.
+            InvalidSettings: others can write to the cache's directory.
             OSError: it can't be written here.
         """
         if not DIGEST.fullmatch(digest):
@@ -97,6 +112,10 @@ class BundleCache:
         if digest in self._held:
             return self._held[digest][1]
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(self._directory):
+            raise InvalidSettings(
+                f"{self._directory}: others may write to the directory of code bundles: remove it, or chmod 700"
+            )
         place = self._directory / digest
         lock = self._lock(digest)
         try:
@@ -105,8 +124,14 @@ class BundleCache:
             os.close(lock)
             raise
         self._held[digest] = lock, unpacked
+        self._import_checked(place, unpacked.digests)
         os.utime(place)
         return unpacked
+
+    def _import_checked(self, place: Path, digests: Mapping[str, str]) -> None:
+        key = self._bytecode_key
+        store = None if key is None else BytecodeStore(place / _BYTECODE, key)
+        bundle_modules.use(BundleFiles(str(place / FILES), digests, store))
 
     def close(self) -> None:
         """Give back all bundles, and remove the directory if it is a temporary one that this process has made: a fork
@@ -120,6 +145,7 @@ class BundleCache:
         """Give back all bundles but those to ``keep``: others may remove them."""
         for digest in self._held.keys() - keep:
             lock, _ = self._held.pop(digest)
+            bundle_modules.forget(str(self._directory / digest / FILES))
             if self._pid == os.getpid():
                 with suppress(OSError):
                     os.utime(self._directory / digest)
@@ -169,10 +195,12 @@ class BundleCache:
         """The bundle at its place, if it is there and unchanged."""
         try:
             data = (place / ARCHIVE).read_bytes()
+            is_private = all(map(_is_private, (place, place / ARCHIVE, place / FILES)))
         except OSError:
             return None
         changed: str | None = ARCHIVE
-        if sha256(data).hexdigest() == digest:
+        if is_private and sha256(data).hexdigest() == digest:
+            _remove_compiled(place / FILES)
             description = archive.describe(data)
             changed = next(iter(archive.changed_files(description, place / FILES)), None)
             if changed is None:
@@ -237,7 +265,21 @@ def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
     files = place / FILES
     paths = tuple(str(files / path) for path in description.paths)
     modules, archived = frozenset(description.modules), str(place / ARCHIVE)
-    return Unpacked(digest, paths, modules, description.python, archived, description.importable())
+    return Unpacked(digest, paths, modules, description.python, archived, description.importable(), description.digests)
+
+
+def _is_private(path: Path) -> bool:
+    """Return True if a file or directory is this user's own and no link, and no other may write to it."""
+    info = path.lstat()
+    return info.st_uid == os.geteuid() and not info.st_mode & 0o022 and not stat.S_ISLNK(info.st_mode)
+
+
+def _remove_compiled(files: Path) -> None:
+    """Remove bytecode, which only processes that a flow has started could take: nobody knows who has made it."""
+    for directory, names, _ in os.walk(files):
+        if "__pycache__" in names:
+            names.remove("__pycache__")
+            _remove_tree(Path(directory, "__pycache__"))
 
 
 def _last_used(place: Path) -> float:
