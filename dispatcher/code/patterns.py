@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,24 @@ class Patterns:
 
 #: Nothing added, nothing taken away.
 NO_PATTERNS = Patterns()
+
+#: Those of the flow that this process runs directly.
+_of_flow: ContextVar[Patterns] = ContextVar("patterns", default=NO_PATTERNS)
+
+
+def flow_patterns() -> Patterns:
+    """Return the patterns of the flow that runs in this context; none outside of one."""
+    return _of_flow.get()
+
+
+@contextmanager
+def using_patterns(patterns: Patterns) -> Iterator[None]:
+    """Run a flow with these patterns in this context."""
+    token = _of_flow.set(patterns)
+    try:
+        yield
+    finally:
+        _of_flow.reset(token)
 
 
 def read_patterns(project: Path) -> Patterns:

@@ -157,6 +157,22 @@ def main(folder: str):
     return gather(dies_once.submit(folder))
 """
 
+#: A task that says which files beside its module came along.
+CHOSEN = """
+import os
+from pathlib import Path
+from dispatcher import flow, gather, task
+
+@task
+def files():
+    here = Path(__file__).parent
+    return sorted(path.relative_to(here).as_posix() for path in here.rglob("*.txt"))
+
+@flow(include=["more/*.txt"], exclude=["large.txt"])
+def main():
+    return gather(files.submit())
+"""
+
 #: Makes our packages unimportable in a process that has it on its path.
 WITHOUT_US = 'import sys; sys.modules["dispatcher"] = None'
 
@@ -249,6 +265,12 @@ def unpacked(cluster: Nodes) -> dict[str, int]:
     (directory,) = cluster.temporary.glob("dispatcher-dask-code-*")
     assert directory.stat().st_mode & 0o777 == 0o700
     return {path.parent.name: path.stat().st_mtime_ns for path in directory.glob("*/bundle.zip")}
+
+
+def test_a_program_sends_what_its_flow_includes(cluster: Nodes, tmp_path: Path) -> None:
+    texts = dict.fromkeys(("small.txt", "large.txt", "more/one.txt", "other/two.txt"), "")
+    write(project(tmp_path, CHOSEN), {"pyproject.toml": "", **texts})
+    assert says(start(tmp_path, cluster)) == "['more/one.txt', 'small.txt']"
 
 
 def test_everything_of_a_project_imports_by_name(cluster: Nodes, tmp_path: Path) -> None:
