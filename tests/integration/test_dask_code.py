@@ -410,3 +410,37 @@ def test_flows_that_came_in_bundles(
     assert eval(out.splitlines()[1])[:2] == ("one", "one")
     assert eval(says(start(directories[1], cluster, environ=here)).splitlines()[1])[:2] == ("other", "other")
     assert left_on(cluster) == []
+
+
+@pytest.mark.parametrize("name", ["dask", "distributed"])
+def test_a_project_with_a_package_named_as_dask_is_refused(
+    server_url: str, tmp_path: Path, cluster: Nodes, name: str
+) -> None:
+    """At the submit; by a program that runs its flow itself, when it starts."""
+    here = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
+    directory = project(tmp_path, f"import {name}\n{VERSION}")
+    write(directory, {f"{name}/__init__.py": "X = 1\n"})
+    said = (
+        f"InvalidInput: DaskExecutor: the project has a module of its own, '{name}' ({tmp_path}/{name}/__init__.py), "
+    )
+    said += f"and needs Dask's package '{name}' as well: rename yours"
+    assert error_of(start(directory, cluster)).endswith(said)
+    (directory / "program.py").write_text(SUBMIT)
+    submitted = start(directory, cluster, environ=here)
+    out, errors = submitted.communicate(timeout=120)
+    assert out == "", "it was submitted"
+    assert errors.strip().splitlines()[-1].endswith(said)
+
+
+def test_a_cluster_of_the_flow_imports_dask_from_what_is_installed(
+    server_url: str, start_worker: Callable[..., Worker], tmp_path: Path, cluster: Nodes
+) -> None:
+    """Its processes inherit the import path of the flow's process."""
+    start_worker(backends=["remote"], concurrency=1)
+    here = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
+    own = "import sys\nsys.modules.pop('yaml', None)\nimport yaml\n"
+    directory = project(tmp_path / "shop", f"{own}{VERSION}")
+    write(directory, {"program.py": SUBMIT, "yaml.py": "X = 1\n"})
+    _, errors = start(directory, cluster, environ=here, own={"cluster_kwargs": SMALL}).communicate(timeout=120)
+    assert "module 'yaml' has the name of an installed one that is in use here" in errors
+    assert "Nanny failed" not in errors
