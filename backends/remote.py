@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from backends.base import InProcess
@@ -58,12 +58,12 @@ class RemoteEnvironment(Environment):
 
     def check(self) -> None:
         super().check()
-        if not isinstance(self.executor, str):
-            return
-        top = self.executor.partition(":")[0].partition(".")[0]
-        # A package that is installed only where the flow runs is checked there.
-        if importlib.util.find_spec(top) is not None:
+        if isinstance(self.executor, str) and _is_here(self.executor):
             _class(self.executor)
+
+    def check_modules(self, modules: Collection[str]) -> None:
+        if self.executor is not None and not (isinstance(self.executor, str) and not _is_here(self.executor)):
+            _class(self.executor).check_modules(modules)
 
     def make_executor(self) -> Executor:
         name: Any = self.executor
@@ -116,6 +116,11 @@ def _named(executor: Any) -> Any:
     kind = _subclass(executor)
     ref = Callback.of(kind, subject=_EXECUTOR).ref if signatures.importable_name(kind) else None
     return ref.replace(":", ".") if ref else kind
+
+
+def _is_here(executor: str) -> bool:
+    """Return True unless an executor's package is installed only where flows run, and is checked there."""
+    return importlib.util.find_spec(executor.partition(":")[0].partition(".")[0]) is not None
 
 
 def _class(executor: Any) -> type[Executor]:

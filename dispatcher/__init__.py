@@ -160,11 +160,18 @@ def __getattr__(name: str) -> Any:
 def _imported(module: str) -> Any:
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        from dispatcher.registry import shadowed
+    except Exception as error:
+        from dispatcher.support.displaced_modules import displaced
 
-        if message := shadowed(error):
-            raise ImportError(message, name=module) from None
+        message = displaced(error)
+        if not message and isinstance(error, ModuleNotFoundError):
+            from dispatcher.registry import shadowed
+
+            message = shadowed(error)
+        if message:
+            raise ImportError(f"{message} ({error})", name=module) from error
+        if isinstance(error, AttributeError):  # Python would say only that there is no such name here
+            raise ImportError(f"{module} can't be imported: {error}", name=module) from error
         raise
 
 

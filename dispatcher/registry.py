@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dispatcher.errors import InvalidInput, MissingExtra
+from dispatcher.support.displaced_modules import displaced
 from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
@@ -122,8 +123,11 @@ def settings_group(name: str) -> type[SettingsGroup]:
     return cast("type[SettingsGroup]", SETTINGS.get(name))
 
 
-def shadowed(error: ImportError) -> str:
-    """Return what stands in the place of our package ``backends``, if that is why an import failed; else empty."""
+def shadowed(error: ImportError | AttributeError) -> str:
+    """Return what stands in the place of our package ``backends``, or of a module that it needs, if that is why an
+    import failed; else empty."""
+    if message := displaced(error):
+        return message
     package = sys.modules.get("backends")
     if package is None or (error.name or "").partition(".")[0] != "backends":
         return ""
@@ -158,7 +162,8 @@ def _object(group: Group, name: str, path: tuple[str, ...]) -> Any:
         message = f"{group.kind} {name!r} can't be imported from {entry.value!r}: {reason or error}"
         raise InvalidInput(message) from error
     except AttributeError as error:
-        raise InvalidInput(f"{group.kind} {name!r} isn't in {entry.value!r}: {error}") from error
+        problem = shadowed(error) or error
+        raise InvalidInput(f"{group.kind} {name!r} isn't in {entry.value!r}: {problem}") from error
 
 
 def _extra(entry: metadata.EntryPoint) -> str:

@@ -41,6 +41,12 @@ def bundle(global_options: GlobalOptions, /, target: str, as_json: bool) -> int:
     if selection.left_out:
         echo("")
         print_table(("left out", "why"), [(left_out.path, left_out.reason) for left_out in selection.left_out])
+    if selection.unmatched:
+        echo("")
+        print_table(
+            ("pattern", "of", "why it does nothing"),
+            [(f"{each.field} {each.pattern}", each.source, each.reason) for each in selection.unmatched],
+        )
     size = sum(file.size for file in selection.files)
     echo("")
     echo(f"{len(selection.files):,} files, {size:,} bytes, packed {len(made.data):,}; digest {made.digest}")
@@ -49,11 +55,15 @@ def bundle(global_options: GlobalOptions, /, target: str, as_json: bool) -> int:
 
 def _as_json(made: Any) -> dict[str, Any]:
     if made is None:
-        return {"digest": None, "files": [], "left_out": []}
+        return {"digest": None, "files": [], "left_out": [], "unmatched": []}
     return {
         "digest": made.digest,
         "bytes": len(made.data),
         "modules": sorted(made.selection.modules),
         "files": [{"path": file.path, "bytes": file.size, "why": file.reason} for file in made.selection.files],
         "left_out": [{"path": left_out.path, "why": left_out.reason} for left_out in made.selection.left_out],
+        "unmatched": [
+            {"of": each.source, "field": each.field, "pattern": each.pattern, "why": each.reason}
+            for each in made.selection.unmatched
+        ],
     }

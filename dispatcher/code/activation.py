@@ -8,7 +8,6 @@ imported, and the flow's code imports its own (:mod:`.shadowing`). Between two r
 from __future__ import annotations
 
 import importlib
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,6 @@ from dispatcher.code.imported_modules import ImportedModules, forget_paths, remo
 from dispatcher.code.shadowing import OutsideFinder, OutsideImports, find_outside
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
-from dispatcher.support import private_files
 
 _current: tuple[Unpacked, ...] = ()
 
@@ -55,15 +53,14 @@ def importing(*archives: bytes | None, python: str, directory: Path | None = Non
     if not bundles:
         yield
         return
-    place = directory or private_files.temporary_directory("dispatcher-code-")
-    importer = BundleImporter(BundleCache(place), python)
+    cache = BundleCache(directory)
+    importer = BundleImporter(cache, python)
     try:
         importer.enter(bundles, bundles.__getitem__)
         yield
     finally:
         importer.leave()
-        if directory is None:
-            shutil.rmtree(place, ignore_errors=True)
+        cache.close()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from dispatcher.code.selection import File, Selection
+from dispatcher.code.chosen import File, Selection
 from dispatcher.errors import Malformed
 
 #: The member that describes the archive.

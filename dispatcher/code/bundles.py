@@ -12,18 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING
 
 from dispatcher.code import archive
+from dispatcher.code.chosen import File, LeftOut, Selection
 from dispatcher.code.exclusions import Exclusions
 from dispatcher.code.imports import same_code
 from dispatcher.code.locations import locate
 from dispatcher.code.patterns import NO_PATTERNS, Patterns
-from dispatcher.code.selection import File, Selection, select
+from dispatcher.code.selection import select
 from dispatcher.errors import InvalidInput, InvalidSettings
 from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.state_directory import state_directory
@@ -100,6 +101,7 @@ class Bundler:
         self._exclusions = exclusions or Exclusions()
         self._clock = clock
         self._made: OrderedDict[_Request, tuple[float, Bundle | None]] = OrderedDict()
+        self._told: set[str] = set()  # warnings
         self._lock = threading.Lock()
 
     def bundle(
@@ -123,6 +125,7 @@ class Bundler:
             InvalidInput: the files are larger than the limit, or too many; names the largest and the remedy.
         """
         if not modules:
+            self._note_unused(patterns)
             return None
         request = frozenset((name, _file_of(name)) for name in modules), patterns, installed
         with self._lock:
@@ -152,16 +155,21 @@ class Bundler:
     ) -> Bundle | None:
         selection = select(modules, patterns=patterns, exclusions=self._exclusions, installed=installed)
         if selection is None:
+            self._note_unused(patterns)
             return None
         if before is not None and selection.files == before.selection.files:
             return Bundle(before.digest, before.data, selection)
         self._check_size(selection)
         for module in changed_since_import(selection):
             log.warning("Module %s has changed since it was imported; the run gets the file as it is now", module)
-        data = archive.pack(selection, self._python, self._read)
-        return Bundle(sha256(data).hexdigest(), data, selection)
+        left_out: list[LeftOut] = []
+        data = archive.pack(selection, self._python, partial(self._read, left_out))
+        for pattern in selection.unmatched:
+            if pattern.is_mistake:
+                self._warn_once(f"Code bundle: {pattern}")
+        return Bundle(sha256(data).hexdigest(), data, selection.without(left_out) if left_out else selection)
 
-    def _read(self, file: File) -> bytes | None:
+    def _read(self, left_out: list[LeftOut], file: File) -> bytes | None:
         try:
             data = Path(file.path).read_bytes()
         except OSError as error:
@@ -169,11 +177,25 @@ class Bundler:
                 f"code bundle: can't read {file.path} ({file.reason}): {error.strerror}: make it readable, or leave "
                 "it out by @flow(exclude=[...]) or [tool.dispatcher] exclude in pyproject.toml"
             ) from error
-        reason = self._exclusions.content(data)
-        if reason is not None:
-            log.warning("Code bundle: left out %s, which %s", file.path, reason)
-            return None
-        return data
+        reason = self._exclusions.content(data, named=file.named)
+        if reason is None:
+            return data
+        left_out.append(LeftOut(file.path, reason))
+        remedy = "" if file.named or self._exclusions.content(data, named=True) else "; include lets it in by its name"
+        self._warn_once(f"Code bundle: left out {file.path}, which {reason}{remedy}")
+        return None
+
+    def _note_unused(self, patterns: Patterns) -> None:
+        if patterns.include:
+            self._warn_once(
+                f"Code bundle: @flow: include {list(patterns.include)} adds nothing, since the flow needs no file of a "
+                "project: name the files relative to __file__ in it, or move it into a module"
+            )
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def _check_size(self, selection: Selection) -> None:
         size = sum(file.size for file in selection.files)

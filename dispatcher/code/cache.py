@@ -10,9 +10,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,9 +20,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from dispatcher.code import archive
+from dispatcher.code import archive, bundle_modules
 from dispatcher.code.archive import Description
-from dispatcher.errors import InvalidInput, SealBroken
+from dispatcher.code.bundle_modules import BundleFiles
+from dispatcher.code.bundled import ARCHIVE, DIGEST, FILES
+from dispatcher.code.bytecode import BytecodeStore
+from dispatcher.errors import InvalidInput, InvalidSettings, SealBroken
+from dispatcher.support import private_files
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +36,7 @@ MOST_BYTES = 2**30
 #: Seconds after which a bundle that no process uses is removed.
 UNUSED_FOR = 3600.0
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_ARCHIVE, _FILES, _SIZE = "bundle.zip", "files", "size"
+_SIZE, _BYTECODE = "size", "bytecode"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Unpacked:
         python: the Python that packed it, ``major.minor``.
         archive: the file that holds its archive.
         importable: top-level names of all files in them, and whether each is a module or a regular package.
+        digests: each file's SHA-256, by its name.
     """
 
     digest: str
@@ -55,22 +59,34 @@ class Unpacked:
     python: str
     archive: str
     importable: Mapping[str, bool] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 class BundleCache:
     """Unpacked bundles below one directory.
 
     Args:
-        directory: made with mode 0700 if it isn't there; its parent must be private to this user.
+        directory: made with mode 0700 if it isn't there; its parent must be private to this user. By default a
+            temporary one, which is made for the first bundle and removed by :meth:`close`.
         most_bytes: bytes of unpacked bundles, at most, beside those in use.
         clock: seconds since the epoch.
+        bytecode_key: authenticates compiled code that is kept for other processes with this key; by default each
+            process compiles for itself.
     """
 
     def __init__(
-        self, directory: Path, *, most_bytes: int = MOST_BYTES, clock: Callable[[], float] = time.time
+        self,
+        directory: Path | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+        clock: Callable[[], float] = time.time,
+        bytecode_key: bytes | None = None,
     ) -> None:
+        bundle_modules.install()
         self._clock = clock
-        self._directory = directory
+        self._bytecode_key = bytecode_key
+        self._place = directory
+        self._made_by: int | None = None  # the process that made a temporary one
         self._most_bytes = most_bytes
         self._held: dict[str, tuple[int, Unpacked]] = {}
         self._pid = os.getpid()
@@ -86,15 +102,20 @@ class BundleCache:
             InvalidInput: the digest is none, or nothing is kept under it any more.
             SealBroken: what is kept under the digest was changed.
             Malformed: it is no bundle.
+            InvalidSettings: others can write to the cache's directory.
             OSError: it can't be written here.
         """
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise InvalidInput(f"code bundle: {digest!r} is no SHA-256")
         if self._pid != os.getpid():  # a fork shares its parent's locks, and must not give them back
             self._pid, self._held = os.getpid(), {}
         if digest in self._held:
             return self._held[digest][1]
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(self._directory):
+            raise InvalidSettings(
+                f"{self._directory}: others may write to the directory of code bundles: remove it, or chmod 700"
+            )
         place = self._directory / digest
         lock = self._lock(digest)
         try:
@@ -103,13 +124,28 @@ class BundleCache:
             os.close(lock)
             raise
         self._held[digest] = lock, unpacked
+        self._import_checked(place, unpacked.digests)
         os.utime(place)
         return unpacked
+
+    def _import_checked(self, place: Path, digests: Mapping[str, str]) -> None:
+        key = self._bytecode_key
+        store = None if key is None else BytecodeStore(place / _BYTECODE, key)
+        bundle_modules.use(BundleFiles(str(place / FILES), digests, store))
+
+    def close(self) -> None:
+        """Give back all bundles, and remove the directory if it is a temporary one that this process has made: a fork
+        that ends leaves it to its parent."""
+        self.release()
+        if self._place is not None and self._made_by == os.getpid():
+            _remove_tree(self._place)
+            self._place = None
 
     def release(self, keep: frozenset[str] = frozenset()) -> None:
         """Give back all bundles but those to ``keep``: others may remove them."""
         for digest in self._held.keys() - keep:
             lock, _ = self._held.pop(digest)
+            bundle_modules.forget(str(self._directory / digest / FILES))
             if self._pid == os.getpid():
                 with suppress(OSError):
                     os.utime(self._directory / digest)
@@ -118,13 +154,13 @@ class BundleCache:
     def trim(self) -> None:
         """Remove bundles that no process has used for an hour, then the least recently used until the others fit.
         Those in use stay."""
-        if not self._directory.is_dir():
+        if self._place is None or not self._place.is_dir():
             return
         now, total = self._clock(), 0
         entries = [(_last_used(path), path) for path in self._directory.iterdir()]
         for used, path in sorted(entries, reverse=True):
             unused = now - used > UNUSED_FOR
-            if _DIGEST.fullmatch(path.name):
+            if DIGEST.fullmatch(path.name):
                 total += _size(path)
                 if (unused or total > self._most_bytes) and path.name not in self._held:
                     self._remove(path)
@@ -132,6 +168,13 @@ class BundleCache:
                 _remove_tree(path)
             elif unused and not path.with_suffix("").exists():  # the lock of a bundle that couldn't be fetched
                 self._remove(path.with_suffix(""))
+
+    @property
+    def _directory(self) -> Path:
+        if self._place is None:
+            self._place = private_files.temporary_directory("dispatcher-code-")
+            self._made_by = os.getpid()
+        return self._place
 
     def _lock(self, digest: str, operation: int = fcntl.LOCK_SH) -> int:
         """Return the descriptor of a bundle's lock file, which goes with the bundle."""
@@ -151,13 +194,15 @@ class BundleCache:
     def _usable(self, place: Path, digest: str) -> Unpacked | None:
         """The bundle at its place, if it is there and unchanged."""
         try:
-            data = (place / _ARCHIVE).read_bytes()
+            data = (place / ARCHIVE).read_bytes()
+            is_private = all(map(_is_private, (place, place / ARCHIVE, place / FILES)))
         except OSError:
             return None
-        changed: str | None = _ARCHIVE
-        if sha256(data).hexdigest() == digest:
+        changed: str | None = ARCHIVE
+        if is_private and sha256(data).hexdigest() == digest:
+            _remove_compiled(place / FILES)
             description = archive.describe(data)
-            changed = next(iter(archive.changed_files(description, place / _FILES)), None)
+            changed = next(iter(archive.changed_files(description, place / FILES)), None)
             if changed is None:
                 return _unpacked(digest, place, description)
         log.warning("Code bundle %s was changed on disk (%s); unpacking it again", digest[:16], changed)
@@ -171,12 +216,12 @@ class BundleCache:
         if sha256(data).hexdigest() != digest:
             raise SealBroken(f"code bundle: what is kept under {digest[:16]}… was changed")
         aside = self._aside(digest)
-        files = aside / _FILES
+        files = aside / FILES
         try:
             for directory in (aside, files):
                 directory.mkdir(mode=0o700)
             description = archive.extract(data, files)
-            (aside / _ARCHIVE).write_bytes(data)
+            (aside / ARCHIVE).write_bytes(data)
             (aside / _SIZE).write_text(str(_size_on_disk(aside)))
             self._put(aside, place, digest)
         finally:
@@ -196,7 +241,7 @@ class BundleCache:
             with suppress(OSError):
                 unpacked.rename(place)  # processes that use it find its files under the same names
             _remove_tree(changed)
-        if not (place / _FILES).is_dir():
+        if not (place / FILES).is_dir():
             raise OSError(f"code bundle: can't be moved to {place}")
 
     def _aside(self, digest: str) -> Path:
@@ -217,10 +262,24 @@ class BundleCache:
 
 
 def _unpacked(digest: str, place: Path, description: Description) -> Unpacked:
-    files = place / _FILES
+    files = place / FILES
     paths = tuple(str(files / path) for path in description.paths)
-    modules, archived = frozenset(description.modules), str(place / _ARCHIVE)
-    return Unpacked(digest, paths, modules, description.python, archived, description.importable())
+    modules, archived = frozenset(description.modules), str(place / ARCHIVE)
+    return Unpacked(digest, paths, modules, description.python, archived, description.importable(), description.digests)
+
+
+def _is_private(path: Path) -> bool:
+    """Return True if a file or directory is this user's own and no link, and no other may write to it."""
+    info = path.lstat()
+    return info.st_uid == os.geteuid() and not info.st_mode & 0o022 and not stat.S_ISLNK(info.st_mode)
+
+
+def _remove_compiled(files: Path) -> None:
+    """Remove bytecode, which only processes that a flow has started could take: nobody knows who has made it."""
+    for directory, names, _ in os.walk(files):
+        if "__pycache__" in names:
+            names.remove("__pycache__")
+            _remove_tree(Path(directory, "__pycache__"))
 
 
 def _last_used(place: Path) -> float:

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dispatcher.code import secret_files
+
 #: Directories by name. Those whose name begins with a dot are left out anyway.
 _DIRECTORIES = {
     "__pycache__": "a cache",
@@ -19,37 +21,29 @@ _DIRECTORIES = {
 }
 _DIRECTORY_PATTERNS = {"*.egg-info": "made by an installation", "*.dist-info": "made by an installation"}
 
-#: Files by name. Those whose name begins with a dot, ``.env`` among them, are left out anyway.
+#: Files by name, beside those of :mod:`.secret_files`. Those whose name begins with a dot are left out anyway.
 _FILE_PATTERNS = {
     "*.pyc": "compiled code",
     "*.pyo": "compiled code",
-    "*.pem": "may hold a private key",
-    "*.key": "may hold a private key",
-    "*.p12": "may hold a private key",
-    "*.pfx": "may hold a private key",
-    "*.jks": "may hold a private key",
-    "*.keystore": "may hold a private key",
-    "*.ppk": "may hold a private key",
-    "*.kdbx": "may hold passwords",
-    "id_*": "may hold a private key",
-    "*.env": "may hold passwords",
-    "credentials": "may hold passwords",
-    "credentials.json": "may hold passwords",
-    "service-account*.json": "may hold a private key",
-    "kubeconfig": "may hold passwords",
-    "secrets.json": "may hold passwords",
-    "secrets.toml": "may hold passwords",
-    "secrets.y*ml": "may hold passwords",
-    "*.tfstate": "may hold passwords",
     "dispatcher.toml": "settings of this machine",
-    "redis.conf": "a server's settings, which may hold passwords",
-    "valkey.conf": "a server's settings, which may hold passwords",
-    "users.acl": "a server's settings, which may hold passwords",
     "*.rdb": "a Redis server's data",
     "*.aof": "a Redis server's data",
     "*~": "a backup of an editor",
     "*.flow": "a stored flow",
 }
+
+#: Files that tell a tool or a reader about the project. A flow that reads one has to include it.
+_PROJECT_FILES = (
+    "pyproject.toml", "setup.cfg", "manifest.in", "requirements*.txt", "constraints*.txt", "pipfile", "*.lock",
+    "*-lock.json", "*-lock.yaml", "package.json", "tox.ini", "pytest.ini", "mypy.ini", "ruff.toml", "makefile", "*.mk",
+    "justfile", "taskfile.y*ml", "procfile", "vagrantfile", "dockerfile", "dockerfile.*", "*.dockerfile",
+    "containerfile", "docker-compose*.y*ml", "compose.y*ml", "compose.*.y*ml", "jenkinsfile", "azure-pipelines*.y*ml",
+    "appveyor.yml", "bitbucket-pipelines.yml", "codecov.y*ml", "mkdocs.y*ml", "codeowners", "*.code-workspace",
+)  # fmt: skip
+_PROJECT_TEXTS = re.compile(
+    r"(readme|licen[cs]e|copying|notice|authors|changelog|changes|contributing|code_of_conduct|security)"
+    r"(\.(md|rst|txt|adoc))?"
+)
 
 #: The ids that ``dispatcher keygen`` makes.
 _KEY_ID = re.compile(r"k[0-9a-f]{8}")
@@ -85,15 +79,32 @@ class Exclusions:
         """Return why a file is left out, or None."""
         if path.name.startswith("."):
             return "hidden"
-        return None if path.suffix == ".py" else _matching(path.name, _FILE_PATTERNS)  # id_numbers.py is code
+        return self.secret(path) or _matching(path.name, _FILE_PATTERNS)
 
-    def content(self, data: bytes) -> str | None:
-        """Return why a file is left out for what it holds, even if it is included by name, or None."""
+    def secret(self, path: Path) -> str | None:
+        """Return why a file may hold a secret by its name, or None. Only its own name in ``include`` lets it in."""
+        return secret_files.by_name(path.name)
+
+    def beside(self, path: Path) -> str | None:
+        """Return why a file beside a module is no data of it, or None."""
+        folded = path.name.lower()
+        is_of_project = _PROJECT_TEXTS.fullmatch(folded) or any(
+            fnmatch.fnmatchcase(folded, pattern) for pattern in _PROJECT_FILES
+        )
+        return "describes the project" if is_of_project else None
+
+    def content(self, data: bytes, *, named: bool = False) -> str | None:
+        """Return why a file is left out for what it holds, or None.
+
+        Args:
+            data: what it holds.
+            named: whether ``include`` has its own name, which lets a secret in that isn't ours.
+        """
         if data.startswith(b"{") and _header(data).keys() >= _STORED_FLOW:  # with a bundle of its own
             return "is a stored flow"
         if len(data) <= _LARGEST_KEY_FILE and _holds_signing_keys(data):
             return "holds signing keys"
-        return None
+        return None if named else secret_files.by_content(data)
 
     def place(self, path: Path) -> str | None:
         """Return why a file or directory is left out for its place, even if it is included by name, or None."""

@@ -6,6 +6,7 @@ import dis
 import marshal
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from importlib.machinery import SourceFileLoader
 from importlib.util import cache_from_source
@@ -18,6 +19,12 @@ _IMPORT_FUNCTIONS = frozenset({"import_module", "__import__", "run_module"})
 _IMPORT = dis.opmap["IMPORT_NAME"]
 
 _DOTTED_NAME = re.compile(r"\.*[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+#: Without one of these words a file imports nothing.
+_IMPORT_WORD = re.compile(rb"\b(?:import|import_module|__import__|run_module)\b")
+
+#: A line that begins a definition, outside of any block.
+_DEFINITION = re.compile(rb"^(?:def|class|async|@)", re.MULTILINE)
 
 
 @lru_cache(maxsize=1000)
@@ -49,10 +56,26 @@ def imports_of_file(path: Path, package: str) -> frozenset[str]:
 @lru_cache(maxsize=20_000)
 def _imports_of_file(path: str, changed: int, _size: int, package: str) -> frozenset[str]:
     try:
-        code = _cached_code(path, changed) or compile(Path(path).read_bytes(), path, "exec", dont_inherit=True)
+        code = _cached_code(path, changed) or _code_that_imports(Path(path).read_bytes(), path)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # whoever imports it is told
         return frozenset()
     return imports_of(code, package)
+
+
+def _code_that_imports(source: bytes, path: str) -> CodeType:
+    """Compile a source as far as it may import: most import at the top alone, and compiling takes most of the time.
+
+    Raises:
+        SyntaxError: it can't be compiled.
+        ValueError: it has null bytes.
+    """
+    words = list(_IMPORT_WORD.finditer(source))
+    if all(word[0] == b"import" for word in words):  # else every string at the end may be a module's name
+        end = _DEFINITION.search(source, words[-1].end() if words else 0)
+        if end is not None:
+            with suppress(SyntaxError):  # within a string that has a line like that
+                return compile(source[: end.start()], path, "exec", dont_inherit=True)
+    return compile(source, path, "exec", dont_inherit=True)
 
 
 def _cached_code(path: str, changed: int) -> CodeType | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,19 @@ class Patterns:
         """Return True if a path, relative to the project, is added by name."""
         return _matches(name, self.include)
 
+    def includes_any(self, names: Collection[str]) -> bool:
+        """Return True if one of some paths is added by name."""
+        return any(_matches(name, self.include) for name in names)
+
+    def names(self, name: str) -> bool:
+        """Return True if ``include`` has the exact name of a file, with no wildcard and no directory that stands for
+        it."""
+        return bool({name, name.rpartition("/")[2]} & {_stem(pattern) for pattern in self.include})
+
+    def leads_into(self, name: str) -> bool:
+        """Return True if a file below a directory is added by a pattern that begins with the directory's path."""
+        return any(_stem(pattern).startswith(f"{name}/") for pattern in self.include)
+
     def excludes(self, name: str) -> bool:
         """Return True if a path, relative to the project, is taken away by name."""
         return _matches(name, self.exclude)
@@ -48,6 +63,24 @@ class Patterns:
 
 #: Nothing added, nothing taken away.
 NO_PATTERNS = Patterns()
+
+#: Those of the flow that this process runs directly.
+_of_flow: ContextVar[Patterns] = ContextVar("patterns", default=NO_PATTERNS)
+
+
+def flow_patterns() -> Patterns:
+    """Return the patterns of the flow that runs in this context; none outside of one."""
+    return _of_flow.get()
+
+
+@contextmanager
+def using_patterns(patterns: Patterns) -> Iterator[None]:
+    """Run a flow with these patterns in this context."""
+    token = _of_flow.set(patterns)
+    try:
+        yield
+    finally:
+        _of_flow.reset(token)
 
 
 def read_patterns(project: Path) -> Patterns:
@@ -86,10 +119,14 @@ def _checked(patterns: Any, subject: str) -> tuple[str, ...]:
     return checked
 
 
+def _stem(pattern: str) -> str:
+    return pattern.rstrip("/").removeprefix("./")
+
+
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     last = name.rpartition("/")[2]
     for pattern in patterns:
-        stem = pattern.rstrip("/").removeprefix("./")
+        stem = _stem(pattern)
         if fnmatch.fnmatchcase(name if "/" in stem else last, stem) or fnmatch.fnmatchcase(name, f"{stem}/*"):
             return True
     return False

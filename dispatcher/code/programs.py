@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import os
-import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,7 +21,6 @@ from dispatcher.code.archive import Description
 from dispatcher.code.cache import BundleCache
 from dispatcher.code.locations import locate, spec_of
 from dispatcher.errors import InvalidInput
-from dispatcher.support import private_files
 
 _SUFFIXES = tuple(all_suffixes())
 
@@ -103,16 +100,10 @@ def _another(module: str, subject: str, place: str) -> InvalidInput:
 def _append(digest: str, data: bytes, subject: str) -> None:
     global _cache  # noqa: PLW0603 - one for the process, as sys.path
     if _cache is None:
-        directory = private_files.temporary_directory("dispatcher-code-")
-        atexit.register(_remove, directory, os.getpid())
-        _cache = BundleCache(directory)
+        _cache = BundleCache()
+        atexit.register(_cache.close)
     for path in _cache.get(digest, lambda _: data).paths:
         if path not in sys.path:
             sys.path.append(path)
             _subjects[path] = subject
     importlib.invalidate_caches()
-
-
-def _remove(directory: Path, pid: int) -> None:
-    if os.getpid() == pid:  # a fork that ends leaves it to its parent
-        shutil.rmtree(directory, ignore_errors=True)

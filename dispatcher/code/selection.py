@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from dispatcher.code.bundled import bundled_files, is_bundled
+from dispatcher.code.chosen import File, LeftOut, Selection, changed_at
 from dispatcher.code.exclusions import Exclusions, is_inside
 from dispatcher.code.imports import imports_of_file
 from dispatcher.code.locations import Location, locate
 from dispatcher.code.patterns import NO_PATTERNS, Patterns, read_patterns
+from dispatcher.code.unmatched import Matched, Unmatched, unmatched
 from dispatcher.errors import InvalidInput
 
 #: Files by which the directory of a project is known, from a module's directory upwards.
@@ -26,68 +29,6 @@ MOST_FILES = 20_000
 
 #: Most files and directories that are looked at, left out or not.
 MOST_LOOKED_AT = 100_000
-
-
-@dataclass(frozen=True, order=True)
-class File:
-    """A file of a bundle.
-
-    Attributes:
-        name: its path in the bundle, with slashes.
-        path: its place on this machine.
-        size: in bytes.
-        changed: its time of change, in nanoseconds; a copy that keeps the time of its original is a change, too.
-        executable: whether its owner may execute it.
-        reason: why it is in the bundle.
-    """
-
-    name: str
-    path: str
-    size: int
-    changed: int
-    executable: bool = False
-    reason: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A file or directory that isn't in the bundle, though it lies among those that are."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The files of a bundle.
-
-    Attributes:
-        files: sorted by name.
-        left_out: what was not taken, and why; sorted by path.
-        paths: directories of the bundle that go onto ``sys.path``, in order.
-        modules: top-level names that are imported from them.
-        watched: directories and files on which the choice depends beside ``files``, with their times of change, in
-            nanoseconds; 0 for one that isn't there.
-    """
-
-    files: tuple[File, ...]
-    left_out: tuple[LeftOut, ...]
-    paths: tuple[str, ...]
-    modules: frozenset[str]
-    watched: tuple[tuple[str, int], ...]
-
-    def is_current(self) -> bool:
-        """Return True if nothing has changed on disk since: the same choice would be made again."""
-        if any(_changed(path) != changed for path, changed in self.watched):
-            return False
-        try:
-            for file in self.files:
-                info = os.stat(file.path)  # noqa: PTH116 - thousands of them at a submit
-                if info.st_ctime_ns != file.changed or info.st_size != file.size:
-                    return False
-        except OSError:
-            return False
-        return True
 
 
 def select(
@@ -124,7 +65,7 @@ def project_of(root: Path) -> Path:
     for directory in (root, *root.parents):
         if directory in {home, Path(directory.anchor)}:
             break
-        if any((directory / name).exists() for name in _PROJECT_FILES):
+        if is_bundled(directory) or any((directory / name).exists() for name in _PROJECT_FILES):
             return directory
     return root
 
@@ -133,7 +74,10 @@ def project_of(root: Path) -> Path:
 class _Project:
     directory: str  #: on this machine
     prefix: str  #: its directory in the bundle
-    patterns: Patterns
+    patterns: Patterns  #: the flow's and its own
+    own: Patterns = NO_PATTERNS
+    bundled: frozenset[str] = frozenset()  #: its files, if it came in a bundle
+    looked_at: list[str] = field(default_factory=list)  #: for the patterns that exclude it
 
     def relative(self, path: str) -> str | None:
         """The path within the project, with slashes; None if it isn't in it."""
@@ -182,13 +126,28 @@ class _Collector:
         for project in self._projects.values():
             if project.patterns.include:
                 self._include(project)
+            for name in project.bundled:
+                self._add(project, f"{project.directory}/{name}", "in the bundle of this process")
         return Selection(
             tuple(sorted(self._files.values())),
-            tuple(sorted(self._left_out.values(), key=lambda left_out: left_out.path)),
+            tuple(
+                sorted((self._left_out[path] for path in self._left_out.keys() - self._files), key=lambda out: out.path)
+            ),
             tuple(self._paths),
             frozenset(self._modules),
             tuple(self._watched.items()),
+            self._unmatched(),
         )
+
+    def _unmatched(self) -> tuple[Unmatched, ...]:
+        if any(project.bundled for project in self._projects.values()):  # whoever made the bundle was told
+            return ()
+        return unmatched(self._patterns, map(self._matched, self._projects.values()))
+
+    def _matched(self, project: _Project) -> Matched:
+        start = f"{project.prefix}/"
+        files = [file.name.removeprefix(start) for file in self._files.values() if file.name.startswith(start)]
+        return Matched(os.path.join(project.directory, "pyproject.toml"), project.own, files, project.looked_at)  # noqa: PTH118
 
     def _take(self, place: Location) -> frozenset[str]:
         """Take the files of a module, and return the modules that they import."""
@@ -227,29 +186,35 @@ class _Collector:
             return
         self._taken.add(directory)
         for entry in self._entries(directory):
-            if not _is_directory(entry) and not entry.name.endswith(".py"):
+            if _is_directory(entry) or entry.name.endswith(".py"):
+                continue
+            if reason := self._exclusions.beside(Path(entry.path)):
+                self._leave_out(entry.path, reason)
+            else:
                 self._add(project, entry.path, f"data beside module {place.name}")
 
     def _include(self, project: _Project) -> None:
-        for path in self._walk(project, project.directory):
+        for path in self._walk(project, project.directory, by_name=True):
             if project.patterns.includes(project.relative(path) or ""):
                 self._add(project, path, "included by name")
 
-    def _walk(self, project: _Project, directory: str) -> Iterator[str]:
-        """All files below a directory, but for excluded directories."""
+    def _walk(self, project: _Project, directory: str, *, by_name: bool = False) -> Iterator[str]:
+        """All files below a directory, but for those in directories that are left out. ``by_name`` looks into these as
+        well, if a pattern leads there."""
         waiting = [directory]
         while waiting:
             for entry in self._entries(waiting.pop()):
                 if not _is_directory(entry):
                     yield entry.path
-                elif self._may_enter(project, entry):
+                elif self._may_enter(project, entry, by_name=by_name):
                     waiting.append(entry.path)
 
-    def _may_enter(self, project: _Project, entry: os.DirEntry[str]) -> bool:
+    def _may_enter(self, project: _Project, entry: os.DirEntry[str], *, by_name: bool) -> bool:
         name = project.relative(entry.path) or ""
         path = Path(entry.path)
+        project.looked_at.append(name)
         reason = "excluded by name" if project.patterns.excludes(name) else self._exclusions.place(path)
-        if reason is None and not project.patterns.includes(name):
+        if reason is None and not (project.patterns.includes(name) or (by_name and project.patterns.leads_into(name))):
             reason = self._exclusions.directory(path)
         if reason is not None:
             self._leave_out(entry.path, reason)
@@ -260,7 +225,7 @@ class _Collector:
         return True
 
     def _entries(self, directory: str) -> list[os.DirEntry[str]]:
-        self._watched.setdefault(directory, _changed(directory))
+        self._watched.setdefault(directory, changed_at(directory))
         try:
             with os.scandir(directory) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
@@ -289,7 +254,10 @@ class _Collector:
             return
         info = file.stat()
         executable = bool(info.st_mode & stat.S_IXUSR)
-        self._files[path] = File(f"{project.prefix}/{name}", path, info.st_size, info.st_ctime_ns, executable, reason)
+        named = name in project.bundled or project.patterns.names(name)
+        self._files[path] = File(
+            f"{project.prefix}/{name}", path, info.st_size, info.st_ctime_ns, executable, named, reason
+        )
         if len(self._files) > MOST_FILES:
             raise InvalidInput(
                 f"code bundle: more than {MOST_FILES:,} files below {project.directory}: exclude some, in "
@@ -301,11 +269,13 @@ class _Collector:
         """Why a file can't be taken."""
         if not _is_portable(name):
             return "its name isn't UTF-8 or has a backslash"
+        project.looked_at.append(name)
         if project.patterns.excludes(name):
             return "excluded by name"
-        if not project.patterns.includes(name):
-            of_target = self._exclusions.file(Path(os.path.realpath(file))) if file.is_symlink() else None
-            if reason := self._exclusions.file(file) or of_target:
+        if name not in project.bundled and not project.patterns.names(name):
+            rule = self._exclusions.secret if project.patterns.includes(name) else self._exclusions.file
+            of_target = rule(Path(os.path.realpath(file))) if file.is_symlink() else None
+            if reason := rule(file) or of_target:
                 return reason
         if reason := self._exclusions.place(file):
             return reason
@@ -327,9 +297,11 @@ class _Collector:
     def _new_project_of(self, root: Path) -> _Project:
         directory = project_of(root)
         if directory not in self._projects:
-            self._watched.setdefault(str(directory / "pyproject.toml"), _changed(str(directory / "pyproject.toml")))
-            patterns = self._patterns.plus(read_patterns(directory))
-            self._projects[directory] = _Project(str(directory), str(len(self._projects)), patterns)
+            self._watched.setdefault(str(directory / "pyproject.toml"), changed_at(str(directory / "pyproject.toml")))
+            own = read_patterns(directory)
+            self._projects[directory] = _Project(
+                str(directory), str(len(self._projects)), self._patterns.plus(own), own, bundled_files(directory)
+            )
         return self._projects[directory]
 
 
@@ -355,10 +327,3 @@ def _is_portable(name: str) -> bool:
         return "\\" not in name and bool(name.encode())
     except UnicodeEncodeError:
         return False
-
-
-def _changed(path: str) -> int:
-    try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116 - thousands of them at a submit
-    except OSError:
-        return 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -25,6 +25,17 @@ class Future(Protocol[T_co]):
 
 class Executor(ABC):
     """Computes tasks. Its arguments are JSON values, so that an environment can carry them."""
+
+    @classmethod  # noqa: B027 - most need no check
+    def check_modules(cls, modules: Collection[str]) -> None:
+        """Check at a submit that the executor works beside the project's modules.
+
+        Args:
+            modules: top-level names of the modules in the flow's code bundle.
+
+        Raises:
+            InvalidInput: one has the name of a package that the executor needs; names both.
+        """
 
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatcher.errors import ExecutorUnavailable, InvalidInput
 from dispatcher.executors.base import Executor
+from dispatcher.executors.dask_names import refuse_imported, refuse_own
 from dispatcher.executors.futures import compute_collections, missing_dask, refuse_generator, resolve_futures
 from dispatcher.support import signatures
 from dispatcher.support.durations import Seconds, seconds_of
@@ -64,11 +65,21 @@ class DaskExecutor(Executor):
         self._client: Any = None
         self._session: Any = None
 
+    @classmethod
+    def check_modules(cls, modules: Collection[str]) -> None:
+        refuse_own(modules)
+
     @contextlib.contextmanager
     def start(self) -> Iterator[None]:
         if self._client is not None:  # a flow called inside a flow shares the connection
             yield
             return
+        from dispatcher.code.activation import current_bundles
+
+        if bundles := current_bundles():  # the submitter's default executor may be another one
+            refuse_own({name for bundle in bundles for name in bundle.modules})
+        else:
+            refuse_imported()
         distributed = _distributed()
         with contextlib.ExitStack() as stack:
             target = self.address or self._cluster(distributed, stack)

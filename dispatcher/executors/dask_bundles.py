@@ -18,6 +18,7 @@ import distributed
 
 from dispatcher.code.activation import current_bundles
 from dispatcher.code.bundles import Bundle, Bundler
+from dispatcher.code.patterns import flow_patterns
 from dispatcher.errors import DispatcherError, ExecutorUnavailable, InvalidInput
 from dispatcher.executors import dask_code
 from dispatcher.executors.dask_code import Opening
@@ -59,6 +60,7 @@ class SessionBundles:
         self._openings: list[Opening] = []
         self._covered: set[str] = set()  # modules
         self._bundler: Bundler | None = None  # only where this process is the flow's program
+        self._patterns = flow_patterns()
 
     def __bool__(self) -> bool:
         """Return True if the session has opened any."""
@@ -88,7 +90,7 @@ class SessionBundles:
             ExecutorUnavailable: as :meth:`open`.
         """
         if self._bundler is not None and not self._covered.issuperset(modules):
-            self._open_made(self._bundler.bundle({*self._covered, *modules}), modules)
+            self._open_made(self._bundler.bundle({*self._covered, *modules}, self._patterns), modules)
 
     def close(self) -> None:
         """Close them all on the cluster."""
@@ -101,7 +103,7 @@ class SessionBundles:
         assert self._bundler is not None
         modules = [name for name in list(sys.modules) if travels_in_bundle(name)]
         try:
-            bundle = self._bundler.bundle(modules)
+            bundle = self._bundler.bundle(modules, self._patterns)
         except InvalidInput as error:  # not all may be needed
             logger.debug("The program's modules don't go to Dask together: %s", error)
         else:

@@ -18,6 +18,7 @@ import cryptography  # noqa: F401 - Dask makes the certificates with it
 import distributed
 from distributed.security import Security
 
+from dispatcher.executors import spawned_nodes
 from dispatcher.support.private_files import temporary_directory
 
 _logger = logging.getLogger("distributed")
@@ -84,6 +85,7 @@ class LocalCluster(distributed.LocalCluster, _Nodes):  # type: ignore[misc]
     """
 
     def __init__(self, **options: Any) -> None:
+        spawned_nodes.install()
         defaults: dict[str, Any] = {"dashboard_address": None}
         self._level = _logger.level
         if level := options.get("silence_logs", max(self._level, logging.WARNING)):

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from dispatcher.code.patterns import NO_PATTERNS, Patterns
+from dispatcher.code.patterns import NO_PATTERNS, Patterns, using_patterns
 from dispatcher.errors import InvalidFlow, InvalidInput
 from dispatcher.flows.main_module import main_module_of
 from dispatcher.runs.options import Options
@@ -132,7 +132,10 @@ class Flow(Generic[P, R]):
         shape = signatures.shape_of(function)
         bound = signatures.bind(function, parameters, subject=f"flow {self.name!r}", shape=shape)
         args, kwargs = signatures.spread(shape, bound)
-        with main_module_of(self.fn), executor.start(), current.using(executor), users_code():
+        with (
+            main_module_of(self.fn), using_patterns(self.patterns), executor.start(), current.using(executor),
+            users_code(),
+        ):  # fmt: skip
             result = signatures.call(self.fn, *args, **kwargs)
             try:
                 return executor.wait(result)

@@ -77,6 +77,8 @@ class SpecBuilder:
         storage.check()
         modules = storage.modules(location) | modules_of(environment)
         bundle = self._bundler.bundle(modules, request.flow.patterns, installed=storage.installed(location))
+        if bundle is not None:
+            request.environment.check_modules(bundle.selection.modules)
         return _Facts(
             environment=environment,
             storage=storage.to_json(),

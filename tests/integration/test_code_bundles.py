@@ -328,9 +328,11 @@ def test_a_container_imports_from_the_bundle_and_its_runner_does_not(
     fake = f"FakeEnvironment({str(tmp_path)!r}, "
     files["etl.py"] = "from backends.fake import FakeEnvironment\n" + etl.replace("LocalEnvironment(", fake)
     project = Project(tmp_path / "project", server_url, files)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir(mode=0o700)
     try:
         assigned = AssignedRun(bench, tmp_path, project.submit(flow))
-        runner = RunnerProcess(assigned)
+        runner = RunnerProcess(assigned, variables={"TMPDIR": str(temporary)})
         assert runner.wait() == 0, runner.output
     finally:
         project.close()
@@ -340,6 +342,7 @@ def test_a_container_imports_from_the_bundle_and_its_runner_does_not(
     if result is not None:
         assert report.outcome.result is not None
         assert report.outcome.result.inline == result
+    assert list(temporary.glob("dispatcher-*")) == [], "it is the host's, if the container is a process"
 
 
 def blobs(url: str) -> dict[str, int]:

@@ -14,7 +14,8 @@ import pytest
 from tests.unit.code.projects import write
 
 FILES = {
-    "etl.py": "import dispatcher, pkg\n@dispatcher.flow(include=['docs'], exclude=['*.bin'])\ndef run(): pass\n",
+    "etl.py": "import pkg\nfrom dispatcher import flow\n"
+    "@flow(include=['docs', 'docs/*.txt'], exclude=['*.bin'])\ndef run(): pass\n",
     "script.py": "from dispatcher import flow\n@flow\ndef run(): pass\n",
     "pkg/__init__.py": "x = 1\n",
     "pkg/words.csv": "a,b\n",
@@ -22,7 +23,8 @@ FILES = {
     "pkg/.env": "SECRET=1",
     "sizes.csv": "1\n",
     "docs/notes.md": "# Notes\n",
-    "pyproject.toml": "",
+    "pyproject.toml": "[tool.dispatcher]\nexclude = ['*.parquet']\n",
+    "pkg/words.txt": f"-----BEGIN PRIVATE KEY-----\n{'MIIEvQIBADANBgkq' * 8}\n-----END PRIVATE KEY-----\n",
 }
 
 
@@ -51,9 +53,13 @@ def test_it_says_what_is_in_and_why_and_what_is_left_out(project: Path) -> None:
         f"{project}/docs/notes.md  8  included by name",
         f"{project}/pkg/.env  hidden",
         f"{project}/pkg/model.bin  excluded by name",
+        f"{project}/pkg/words.txt  holds a private key",
+        f"{project}/pyproject.toml  describes the project",
+        "include docs/*.txt  @flow  matches no file of the project that may travel",
+        f"exclude *.parquet  {project}/pyproject.toml  matches nothing that would travel",
     ):
         assert line in lines, lines
-    assert re.fullmatch(r"6 files, \d+ bytes, packed [\d,]+; digest [0-9a-f]{64}", lines[-1])
+    assert re.fullmatch(r"5 files, \d+ bytes, packed [\d,]+; digest [0-9a-f]{64}", lines[-1])
     assert "SECRET" not in "".join(lines)
 
 
@@ -63,7 +69,16 @@ def test_it_says_the_same_as_json(project: Path) -> None:
     assert files["words.csv"] == (4, "package pkg")
     left_out = {Path(left["path"]).name: left["why"] for left in made["left_out"]}
     left_out.pop("__pycache__", None)  # of the command before, unless Python writes no bytecode
-    assert left_out == {".env": "hidden", "model.bin": "excluded by name"}
+    assert left_out == {
+        ".env": "hidden",
+        "model.bin": "excluded by name",
+        "words.txt": "holds a private key",
+        "pyproject.toml": "describes the project",
+    }
+    assert [(each["of"], each["pattern"]) for each in made["unmatched"]] == [
+        (str(project / "pyproject.toml"), "*.parquet"),
+        ("@flow", "docs/*.txt"),
+    ]
     assert made["modules"] == ["etl", "pkg"]
     assert made["digest"] in shown(project, "etl:run")
 

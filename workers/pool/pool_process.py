@@ -10,9 +10,11 @@ import json
 import logging
 import multiprocessing.process
 import os
+import secrets
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from backends.base import Backend
@@ -56,6 +58,7 @@ class Inherited:
     holder_names: HolderNames
     serves: Callable[[Route], bool]  #: whether the worker serves a route
     main_process: Any  #: the parent's main-process object of multiprocessing
+    bytecode_key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)  #: of bundles' bytecode
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,8 @@ class PoolProcess:
             self._recycler = None
         if self._recycler is None:
             self._set_signal_handlers()
-            importer = BundleImporter(BundleCache(self._inherited.interrupts.code), PYTHON)
+            cache = BundleCache(self._inherited.interrupts.code, bytecode_key=self._inherited.bytecode_key)
+            importer = BundleImporter(cache, PYTHON)
             max_runs = self._inherited.settings.worker.runs_per_process
             self._recycler = ProcessRecycler(importer, max_runs=max_runs)
             between_jobs(self._recycler.restore)

@@ -32,7 +32,6 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause
 from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
-from dispatcher.support import private_files
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
@@ -74,12 +73,16 @@ class AttemptRunner:
             ServerUnavailable: the server was away for ten minutes; the outcome is in the termination message.
         """
         threading.Thread(target=self._send_heartbeats, name="dispatcher-beat", daemon=True).start()
+        with contextlib.closing(BundleCache()) as bundles:
+            return self._run(record, BundleImporter(bundles, PYTHON))
+
+    def _run(self, record: Record, importer: BundleImporter) -> bool:
         loader = Loader(
             records=self._records,
             credentials=self._assignment.credentials,
             limits=self._settings.limits,
             environ=os.environ,
-            importer=BundleImporter(BundleCache(private_files.temporary_directory("dispatcher-code-")), PYTHON),
+            importer=importer,
             patience=MAX_OUTAGE,
         )
         sink = partial(self._records.logs.append, record.id)

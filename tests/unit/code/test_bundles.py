@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.code.bundles import LOOK_AGAIN_AFTER, Bundle, Bundler
+from dispatcher.code.patterns import Patterns
 from dispatcher.errors import InvalidInput
 from tests.unit.code.projects import on_path, write
 
@@ -137,3 +138,25 @@ def test_the_submits_of_many_flows_are_remembered(tmp_path: Path) -> None:
     assert again is not None
     assert made[0] is not None
     assert again.digest == made[0].digest
+
+
+def test_patterns_that_do_nothing_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    maker = bundler(clock)
+    files = {"a.py": "", "pyproject.toml": "[tool.dispatcher]\nexclude = ['*.parquet']\n"}
+    with on_path(write(tmp_path, files)):
+        for number in range(3):
+            (tmp_path / "a.py").write_text(f"x = {number}")
+            clock.now += 2 * LOOK_AGAIN_AFTER
+            maker.bundle(["a"], Patterns(include=("tmplates/*",), exclude=("notes",)))
+    assert [record.getMessage() for record in caplog.records] == [
+        "Code bundle: @flow: exclude 'notes' matches nothing that would travel",
+        "Code bundle: @flow: include 'tmplates/*' matches no file of the project that may travel",
+    ]
+
+
+def test_patterns_of_a_flow_without_files_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    for modules in (["json"], []):
+        assert bundler(Clock()).bundle(modules, Patterns(include=("data.csv",))) is None
+    assert caplog.text.count("@flow: include ['data.csv'] adds nothing") == 2
+    assert "relative to __file__" in caplog.text

@@ -266,3 +266,29 @@ def test_a_packed_bundleknows_its_size(tmp_path: Path, made: Bundle, cache: Bund
     cache.get(made.digest, {made.digest: made.data}.__getitem__)
     size = int((tmp_path / "cache" / made.digest / "size").read_text())
     assert size > len(made.data) + sum(file.size for file in made.selection.files) - 1
+
+
+def _get_and_close(cache: BundleCache, made: Bundle) -> None:
+    cache.get(made.digest, lambda _: made.data)
+    cache.close()
+
+
+def test_a_temporary_directory_is_made_for_the_first_bundle_and_removed(
+    tmp_path: Path, made: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = set(tmp_path.iterdir())
+    cache = BundleCache()
+    cache.trim()
+    cache.close()
+    assert set(tmp_path.iterdir()) == before
+    cache.get(made.digest, lambda _: made.data)
+    (directory,) = set(tmp_path.iterdir()) - before
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    fork = multiprocessing.get_context("fork").Process(target=_get_and_close, args=(cache, made))
+    fork.start()
+    fork.join(30)
+    assert fork.exitcode == 0
+    assert directory.exists(), "it is its parent's"
+    cache.close()
+    assert set(tmp_path.iterdir()) == before

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.code.bundles import Bundler
+from dispatcher.code.cache import BundleCache
+from dispatcher.code.chosen import Selection
 from dispatcher.code.exclusions import Exclusions
 from dispatcher.code.patterns import Patterns
-from dispatcher.code.selection import Selection, select
+from dispatcher.code.selection import select
 from dispatcher.errors import InvalidInput
 from tests.unit.code.projects import on_path, write
 
@@ -229,3 +232,79 @@ def test_secrets_stay_out_in_capitals_and_behind_links(tmp_path: Path) -> None:
         selection = select(["pkg"])
     assert selection is not None
     assert {Path(file.path).name for file in selection.files} == {"__init__.py", "words.txt", "other.txt"}
+
+
+def test_what_describes_the_project_is_no_data_beside_a_module(tmp_path: Path) -> None:
+    described = {
+        "pyproject.toml", "setup.cfg", "Makefile", "README.md", "LICENSE", "uv.lock", "package-lock.json", "Dockerfile",
+        "docker-compose.yml", "requirements-dev.txt", "CHANGELOG.rst", "tox.ini", "Jenkinsfile",
+    }  # fmt: skip
+    data = {"changes.csv", "notice.csv", "readme.csv", "compose.csv", "settings.toml", "words.txt"}
+    with on_path(write(tmp_path, {"helper.py": "", **dict.fromkeys(described | data, "")})):
+        selection = select(["helper"])
+        assert {Path(name).name for name in names(selection)} == {"helper.py", *data}
+        assert reasons(selection) == dict.fromkeys(described, "describes the project")
+        named = select(["helper"], patterns=Patterns(include=("pyproject.toml",)))
+        assert "0/pyproject.toml" in names(named)
+        assert "pyproject.toml" not in reasons(named)
+
+
+def test_what_describes_a_package_is_its_data(tmp_path: Path) -> None:
+    with on_path(write(tmp_path, {"pkg/__init__.py": "", "pkg/README.md": "", "pkg/Makefile": ""})):
+        assert names(select(["pkg"])) == ["0/pkg/Makefile", "0/pkg/README.md", "0/pkg/__init__.py"]
+
+
+def test_a_pattern_leads_into_a_hidden_directory(tmp_path: Path) -> None:
+    files = {"pkg/__init__.py": "", "pyproject.toml": "", "pkg/.conf/a.toml": "", "pkg/.conf/b.toml": "", ".git/x": ""}
+    with on_path(write(tmp_path, files)):
+        selection = select(["pkg"], patterns=Patterns(include=("pkg/.conf/a.toml", "*/x")))
+    assert names(selection) == ["0/pkg/.conf/a.toml", "0/pkg/__init__.py"]
+
+
+def test_patterns_that_do_nothing_are_known(tmp_path: Path) -> None:
+    files = {
+        "pyproject.toml": "[tool.dispatcher]\ninclude = ['conf/*.yaml', 'words.txt']\nexclude = ['*.parquet']\n",
+        "pkg/__init__.py": "",
+        "words.txt": "",
+        "conf/.env": "",
+        "big/a.bin": "",
+        "pkg/drafts/a.txt": "",
+    }
+    patterns = Patterns(include=("templates/*", "pkg/drafts", "conf"), exclude=("pkg/drafts/*.txt", "old"))
+    with on_path(write(tmp_path, files)):
+        selection = select(["pkg"], patterns=patterns)
+    assert selection is not None
+    own = str(tmp_path / "pyproject.toml")
+    found = {(each.source, each.field, each.pattern): each.is_mistake for each in selection.unmatched}
+    assert found == {
+        ("@flow", "include", "conf"): True,  # there is only a secret
+        ("@flow", "include", "pkg/drafts"): True,  # all below it is excluded
+        ("@flow", "include", "templates/*"): True,
+        ("@flow", "exclude", "old"): True,
+        (own, "include", "conf/*.yaml"): True,
+        (own, "exclude", "*.parquet"): False,
+    }
+
+
+def test_a_flow_that_came_in_a_bundle_sends_all_of_it_on(tmp_path: Path) -> None:
+    """Its patterns were those of ``pyproject.toml`` and of another flow, and of a project with other directories."""
+    files = {
+        "pyproject.toml": "[tool.dispatcher]\ninclude = ['templates', '.hidden', 'src/pkg/one.pem']\n",
+        "src/pkg/__init__.py": "",
+        "src/pkg/one.pem": "",
+        "templates/a.txt": "",
+        ".hidden": "",
+    }
+    with on_path(write(tmp_path / "project", files) / "src"):
+        made = Bundler(python="3.11", limit=10**6).bundle(["pkg"], Patterns(include=("templates/a.txt",)))
+    assert made is not None
+    there = BundleCache(tmp_path / "cache").get(made.digest, lambda _: made.data)
+    write(Path(there.paths[0]), {"pkg/__pycache__/a.pyc": "", "pkg/written": "by the flow"})
+    with on_path(Path(there.paths[0])):
+        selection = select(["pkg"], patterns=Patterns(include=("templates/a.txt",), exclude=("no.such",)))
+    first = names(made.selection)
+    assert first == ["0/.hidden", "0/src/pkg/__init__.py", "0/src/pkg/one.pem", "0/templates/a.txt"]
+    assert selection is not None
+    assert [name for name in names(selection) if not name.endswith("written")] == first
+    assert selection.paths == made.selection.paths
+    assert selection.unmatched == ()
