@@ -29,8 +29,12 @@ def image_of(attempt: Attempt, group: ContainerSettings, *, template: str | None
         raise refused(
             f"image {of_environment}: the flow's storage brings its own image ({of_storage}); give one of them"
         )
-    default = group.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
-    return str(of_storage or of_environment or template or default)
+    return str(of_storage or of_environment or template or default_image(group))
+
+
+def default_image(group: ContainerSettings) -> str:
+    """Return the image of runs that name none."""
+    return group.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
 
 
 def _image_of_storage(storage: Mapping[str, Any]) -> str | None:

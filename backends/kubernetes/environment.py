@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from backends.container import arguments
 from backends.container.environment import ContainerEnvironment
+from backends.kubernetes import job_bounds
 from backends.kubernetes import job_spec as specs
 from dispatcher.errors import InvalidInput
 
@@ -82,14 +83,17 @@ class KubernetesJobEnvironment(ContainerEnvironment):
             raise _wrong("namespace", "must be the name of a namespace", namespace)
         if resources is not None:
             specs.check_part(resources, "V1ResourceRequirements", source=f"{type(self).__name__}.resources")
-        texts = {"job_spec": spec, "resources": resources}
+        added = {"job_spec": spec, "resources": resources}
+        texts = {name: json.dumps(value) for name, value in added.items() if value}
+        variables = (text for pair in (*self.env.items(), *self.secrets.items()) for text in pair)
+        job_bounds.check_total([*texts.values(), *variables], source=type(self).__name__)
         self._set(
             job_spec_file=file,
             image_pull_secrets=_pull_secrets(image_pull_secrets),
             image_pull_policy=image_pull_policy,
             namespace=namespace,
             allow_unknown_fields=bool(allow_unknown_fields),
-            _texts={name: json.dumps(value) for name, value in texts.items() if value},
+            _texts=texts,
         )
 
     @property
