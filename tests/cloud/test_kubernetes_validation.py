@@ -19,9 +19,6 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 #: Places where we are stricter: the server refuses not the Job but each pod of it, or the field is set in every Job.
 STRICTER = ("spec.template.spec.containers.1.image=' a'", "spec.template.spec.containers.1.image='a '")
 
-#: What a worker may allow, so that the policy refuses nothing here.
-ALL = {"allowed_host_paths": ["/"], "allowed_privileges": ["privileged", "hostPort", "procMount", "unconfined"]}
-
 
 @pytest.fixture(scope="module")
 def admin(sandbox: Sandbox) -> k8s.NamespaceAdmin:
@@ -48,9 +45,9 @@ def _our_problem(job: Json) -> str:
 
 def _server_problem(admin: k8s.NamespaceAdmin, namespace: str, job: Json) -> str:
     """Return why a server refuses a Job as a worker would send it."""
-    settings = Settings.load(kubernetes={"namespaces": [namespace], **ALL})
+    settings = Settings.load(kubernetes={"namespaces": [namespace]})
     environment = {**KubernetesJobEnvironment(image="a:1").to_json(), "job_spec": job}
-    sent = manifest.build(replace(attempt(), environment=environment), settings)["job"]
+    sent = manifest.draft(replace(attempt(), environment=environment), settings)["job"]
     try:
         admin.request("POST", "jobs?dryRun=All&fieldValidation=Strict", sent)
     except LookupError as error:
