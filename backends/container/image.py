@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +35,12 @@ def image_of(attempt: Attempt, group: ContainerSettings, *, template: str | None
 
 def default_image(group: ContainerSettings) -> str:
     """Return the image of runs that name none."""
-    return group.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
+    return group.image or _runner_image()
+
+
+@cache
+def _runner_image() -> str:
+    return f"flow-dispatcher-runner:{version('flow-dispatcher')}"  # it reads files
 
 
 def _image_of_storage(storage: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,4 @@
-"""What a worker lets a Job have: images, Secrets, service accounts, volumes, and what reaches the node.
+"""Policy of a worker for Jobs: images, Secrets, service accounts, volumes, and what reaches the node.
 
 A submitter may write any Job, but a worker creates it with the worker's own rights. So the worker's settings say what
 may be in it; by default not more than Pod Security's level ``baseline``, and no added capability. Pure: called by
@@ -38,7 +38,7 @@ _SAFE_SYSCTLS = frozenset({
 
 @dataclass(frozen=True)
 class JobPolicy:
-    """What the Jobs of a worker may have. Images and Secrets are patterns, where ``*`` stands for any text.
+    """Allowance for the Jobs of a worker. Images and Secrets are patterns, where ``*`` stands for any text.
 
     ``images``, ``secrets`` and ``service_accounts``: empty means any. ``own_image`` is the worker's default image,
     which is always allowed.
@@ -76,7 +76,7 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
         policy: the worker's.
     """
     pod = specs.at(job, _POD) or {}
-    found = [
+    problems = [
         *_accounts(pod, policy),
         *_pod_privileges(pod, policy),
         *_annotation_privileges(specs.at(job, "spec.template.metadata.annotations") or {}, policy),
@@ -84,11 +84,11 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
     ]
     for field in _CONTAINERS:
         for path, container in _items(pod, field, _POD):
-            found += _container(path, container, policy)
+            problems += _container(path, container, policy)
     for path, volume in _items(pod, "volumes", _POD):
         if volume.get("name") != specs.VOLUME:
-            found += _volume(path, volume, policy)
-    return [escaped(problem) for problem in found]
+            problems += _volume(path, volume, policy)
+    return [escaped(problem) for problem in problems]
 
 
 def _accounts(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
@@ -211,8 +211,8 @@ def _privilege(path: str, name: str, policy: JobPolicy, value: Any = True) -> It
         yield _refused(path, shown(value), "ALLOWED_PRIVILEGES", f"doesn't name {name}")
 
 
-def _refused(path: str, what: str, setting: str, why: str) -> str:
-    return f"{path}: {what} isn't allowed: DISPATCHER__KUBERNETES__{setting} {why}"
+def _refused(path: str, subject: str, setting: str, why: str) -> str:
+    return f"{path}: {subject} isn't allowed: DISPATCHER__KUBERNETES__{setting} {why}"
 
 
 def _capability(name: str) -> str:

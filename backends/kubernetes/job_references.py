@@ -23,10 +23,10 @@ def reference_problems(pod: Mapping[str, Any]) -> Iterator[str]:
     containers = list(_containers(pod))
     names = ((f"{path}.name", container.get("name")) for path, container in containers)
     yield from _repeated(names, "container")
-    known = {volume.get("name") for _, volume in volumes}
+    volume_names = {volume.get("name") for _, volume in volumes}
     ports: set[Any] = set()
     for path, container in containers:
-        yield from _container_problems(container, path, known)
+        yield from _container_problems(container, path, volume_names)
         if ".containers[" in path:
             yield from _host_port_problems(container, path, ports)
     claims = {claim.get("name") for _, claim in _items(pod, "resourceClaims")}

@@ -272,11 +272,11 @@ def as_permanent(error: Exception, record: Record, call: str, owner: str) -> Per
     if isinstance(error, Permanent):
         return error
     name, kind = record.spec.route.backend, type(error).__name__
-    what = f"{call} of backend {name} raised {kind}: {message_of(error)}"
+    text = f"{call} of backend {name} raised {kind}: {message_of(error)}"
     if isinstance(error, DispatcherError):
-        logger.error("Run %s: %s; the attempt ends", record.id, what)
-        return Permanent(what, cause=Cause.CONFIG_ERROR, reason=kind)
+        logger.error("Run %s: %s; the attempt ends", record.id, text)
+        return Permanent(text, cause=Cause.CONFIG_ERROR, reason=kind)
     reference = secrets.token_hex(4)
-    logger.error("Run %s: internal error %s: %s; the attempt ends", record.id, reference, what, exc_info=error)
+    logger.error("Run %s: internal error %s: %s; the attempt ends", record.id, reference, text, exc_info=error)
     where = f"its traceback is in the log of worker {owner}, reference {reference}"
-    return Permanent(f"internal error: {what}; {where}", cause=Cause.START_FAILED, reason=kind)
+    return Permanent(f"internal error: {text}; {where}", cause=Cause.START_FAILED, reason=kind)

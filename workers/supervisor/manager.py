@@ -149,7 +149,7 @@ class SupervisorManager:
                     self._supervised.add(name)
 
     @contextmanager
-    def _isolated(self, what: str) -> Iterator[None]:
+    def _isolated(self, subject: str) -> Iterator[None]:
         """Log an unforeseen error of one backend, so that the others' runs are supervised.
 
         Raises:
@@ -161,8 +161,8 @@ class SupervisorManager:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {message_of(error)}"
-            if self._throttle.due(f"{what} {reason}") is not None:
-                logger.exception("Error in %s, which is tried again: %s", what, reason)
+            if self._throttle.due(f"{subject} {reason}") is not None:
+                logger.exception("Error in %s, which is tried again: %s", subject, reason)
 
     def _connected(self) -> Records:
         if self._records is None:

@@ -1,4 +1,4 @@
-"""What a worker's settings refuse in a Job: by default what reaches the node, each with its path and its setting."""
+"""A worker's settings refuse, by default, what reaches the node, each with its path and its setting."""
 
 from __future__ import annotations
 
