@@ -92,20 +92,24 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
 
 
 def _accounts(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
-    """Yield service accounts that a pod may not use. Its token counts as a use of the namespace's default account."""
+    """Yield service accounts that a pod may not use. Without a name it is ``default``, if the pod gets its token."""
     if not policy.service_accounts:
         return
     named = {field: pod[field] for field in ("serviceAccountName", "serviceAccount") if pod.get(field)}
-    if not named and pod.get("automountServiceAccountToken"):
-        named = {"automountServiceAccountToken": "default"}
-    for path, volume in _items(pod, "volumes", ""):
-        for inner, source in _items(volume.get("projected") or {}, "sources", f"{path}.projected"):
-            if source.get("serviceAccountToken") is not None and not named:
-                named[f"{inner}.serviceAccountToken".lstrip(".")] = "default"
-    for field, account in named.items():
+    for field, account in (named or dict.fromkeys(_tokens(pod), "default")).items():
         if account not in policy.service_accounts:
             allowed = ", ".join(sorted(policy.service_accounts))
             yield _refused(f"{_POD}.{field}", f"service account {account}", "SERVICE_ACCOUNTS", f"allows {allowed}")
+
+
+def _tokens(pod: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths within a pod that give it its service account's token; it gets one unless it says otherwise."""
+    if pod.get("automountServiceAccountToken") is not False:
+        yield "automountServiceAccountToken"
+    for path, volume in _items(pod, "volumes", ""):
+        for inner, source in _items(volume.get("projected") or {}, "sources", f"{path}.projected"):
+            if source.get("serviceAccountToken") is not None:
+                yield f"{inner}.serviceAccountToken"
 
 
 def _pod_privileges(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
@@ -137,6 +141,7 @@ def _container(path: str, container: Mapping[str, Any], policy: JobPolicy) -> It
     for inner, port in _items(container, "ports", path):
         if port.get("hostPort"):
             yield from _privilege(f"{inner}.hostPort", "hostPort", policy, port["hostPort"])
+    yield from _hosts(path, container, policy)
     context = container.get("securityContext") or {}
     for field in ("privileged", "allowPrivilegeEscalation"):
         if context.get(field):
@@ -148,6 +153,18 @@ def _container(path: str, container: Mapping[str, Any], policy: JobPolicy) -> It
     if context.get("procMount") not in (None, "", "Default"):
         yield from _privilege(f"{path}.securityContext.procMount", "procMount", policy, context["procMount"])
     yield from _context(f"{path}.securityContext", context, policy)
+
+
+def _hosts(path: str, container: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
+    """Yield hosts of probes and hooks: the node would connect to them, instead of to the pod."""
+    hooks = container.get("lifecycle") or {}
+    handlers = {f"lifecycle.{field}": hooks.get(field) for field in ("postStart", "preStop")}
+    handlers |= {field: container.get(field) for field in ("livenessProbe", "readinessProbe", "startupProbe")}
+    for field, handler in handlers.items():
+        for action in ("httpGet", "tcpSocket"):
+            host = ((handler or {}).get(action) or {}).get("host")
+            if host:
+                yield from _privilege(f"{path}.{field}.{action}.host", "probeHost", policy, host)
 
 
 def _context(path: str, context: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
@@ -171,9 +188,9 @@ def _volume(path: str, volume: Mapping[str, Any], policy: JobPolicy) -> Iterator
         elif kind not in policy.volumes:
             allowed = ", ".join(sorted(policy.volumes))
             yield _refused(f"{path}.{kind}", "this kind of volume", "ALLOWED_VOLUMES", f"allows {allowed}")
-    yield from _named_secret(f"{path}.secret", volume.get("secret") or {}, policy, field="secretName")
-    publish = (volume.get("csi") or {}).get("nodePublishSecretRef") or {}
-    yield from _named_secret(f"{path}.csi.nodePublishSecretRef", publish, policy)
+        yield from _named_secret(f"{path}.{kind}", source, policy, field="secretName")
+        for reference in ("secretRef", "nodePublishSecretRef"):
+            yield from _named_secret(f"{path}.{kind}.{reference}", source.get(reference) or {}, policy)
     yield from _image(f"{path}.image.reference", (volume.get("image") or {}).get("reference"), policy)
     for inner, source in _items(volume.get("projected") or {}, "sources", f"{path}.projected"):
         yield from _named_secret(f"{inner}.secret", source.get("secret") or {}, policy)

@@ -13,7 +13,7 @@ from dispatcher.settings import SECRET, SettingsGroup
 #: What reaches the node, or weakens what separates a container from it.
 Privilege = Literal[
     "hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged", "allowPrivilegeEscalation", "procMount",
-    "unconfined", "seLinuxOptions", "sysctls", "hostProcess",
+    "unconfined", "seLinuxOptions", "sysctls", "probeHost", "hostProcess",
 ]  # fmt: skip
 
 #: The kinds of volumes that don't reach the node: those of Pod Security's level ``restricted``, and images.
@@ -47,7 +47,7 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     )
     service_accounts: frozenset[str] = Field(
         frozenset(),
-        description="Service accounts that runs may name (a JSON list); none: all of the namespace.",
+        description="Service accounts that runs may use (a JSON list); none: all of the namespace.",
         examples=[["flows"]],
     )
     allowed_images: tuple[str, ...] = Field(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backends.kubernetes import manifest
-from backends.kubernetes.settings import KubernetesSettings
+from backends.kubernetes.settings import VOLUMES, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import object_name
@@ -101,6 +101,16 @@ def security(**context: Any) -> dict[str, Any]:
             f"{POD}.securityContext.windowsOptions.hostProcess",
             {"allowed_privileges": ["hostProcess"]},
         ),
+        (
+            job(flow={"livenessProbe": {"httpGet": {"port": 80, "host": "10.0.0.1"}}}),
+            f"{FLOW}.livenessProbe.httpGet.host",
+            {"allowed_privileges": ["probeHost"]},
+        ),
+        (
+            job(flow={"lifecycle": {"preStop": {"tcpSocket": {"port": 80, "host": "10.0.0.1"}}}}),
+            f"{FLOW}.lifecycle.preStop.tcpSocket.host",
+            {"allowed_privileges": ["probeHost"]},
+        ),
         (volume(hostPath={"path": "/var/run"}), f"{POD}.volumes[0].hostPath.path", {"allowed_host_paths": ["/var"]}),
         (volume(nfs={"server": "s", "path": "/"}), f"{POD}.volumes[0].nfs", {"allowed_volumes": ["nfs", "secret"]}),
         (volume(flexVolume={"driver": "d"}), f"{POD}.volumes[0].flexVolume", {"allowed_volumes": ["flexVolume"]}),
@@ -113,7 +123,7 @@ def test_by_default_nothing_reaches_the_node(spec: dict[str, Any], path: str, al
     assert refusal.startswith(f"job_spec: {path}: ")
     assert f"DISPATCHER__KUBERNETES__{setting.upper()}" in refusal
     assert not problem(spec, **allowing)
-    if path.startswith(FLOW):
+    if "securityContext" in path and path.startswith(FLOW):
         elsewhere = copy.deepcopy(spec)
         pod = elsewhere["spec"]["template"]["spec"]
         pod["initContainers"] = [{**pod["containers"][0], "name": "first", "image": "a:1"}]
@@ -176,6 +186,8 @@ SECRETS: dict[str, dict[str, Any] | KubernetesJobEnvironment] = {
     f"{POD}.volumes[0].csi.nodePublishSecretRef.name": volume(
         csi={"driver": "d", "nodePublishSecretRef": {"name": "S"}}
     ),
+    f"{POD}.volumes[0].azureFile.secretName": volume(azureFile={"secretName": "S", "shareName": "s"}),
+    f"{POD}.volumes[0].cephfs.secretRef.name": volume(cephfs={"monitors": ["m"], "secretRef": {"name": "S"}}),
     f"{POD}.imagePullSecrets[0].name": job({"imagePullSecrets": [{"name": "S"}]}),
 }
 
@@ -192,9 +204,10 @@ def named(spec: Any, name: str) -> Any:
 @pytest.mark.parametrize("path", SECRETS)
 def test_secrets_are_any_of_the_namespace_or_those_of_the_patterns(path: str) -> None:
     spec = named(SECRETS[path], "team-a")
-    assert not problem(spec)
-    assert not problem(spec, allowed_secrets=["team-*"])
-    refusal = problem(spec, allowed_secrets=["team-b", "registry"])
+    volumes = {"allowed_volumes": VOLUMES | {"azureFile", "cephfs"}}
+    assert not problem(spec, **volumes)
+    assert not problem(spec, allowed_secrets=["team-*"], **volumes)
+    refusal = problem(spec, allowed_secrets=["team-b", "registry"], **volumes)
     expected = "Secret team-a isn't allowed: DISPATCHER__KUBERNETES__ALLOWED_SECRETS allows team-b, registry"
     assert refusal == f"job_spec: {path}: {expected}"
 
@@ -203,7 +216,8 @@ def test_secrets_are_any_of_the_namespace_or_those_of_the_patterns(path: str) ->
 def test_the_credentials_of_other_runs_are_never_allowed(path: str) -> None:
     """Whoever may create Jobs could read them otherwise, and sign results of other people's runs."""
     name = object_name(RUN_ID, 1)
-    refusal = problem(named(SECRETS[path], name), allowed_secrets=["*"])
+    volumes = {"allowed_volumes": VOLUMES | {"azureFile", "cephfs"}}
+    refusal = problem(named(SECRETS[path], name), allowed_secrets=["*"], **volumes)
     assert refusal.startswith(f"job_spec: {path}: Secret {name} holds the credentials of a run's own container")
 
 
@@ -212,7 +226,10 @@ def test_the_argument_secrets_is_checked_too() -> None:
     assert "Secret other isn't allowed" in problem(environment, allowed_secrets=["mine"])
 
 
-TOKEN = {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}
+TOKEN = {
+    "automountServiceAccountToken": False,
+    "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}],
+}
 
 
 @pytest.mark.parametrize(
@@ -220,6 +237,7 @@ TOKEN = {"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountTok
     [
         ({"serviceAccountName": "etl"}, f"{POD}.serviceAccountName: service account etl"),
         ({"serviceAccount": "etl"}, f"{POD}.serviceAccount: service account etl"),
+        ({}, f"{POD}.automountServiceAccountToken: service account default"),
         ({"automountServiceAccountToken": True}, f"{POD}.automountServiceAccountToken: service account default"),
         (TOKEN, f"{POD}.volumes[0].projected.sources[0].serviceAccountToken: service account default"),
     ],
@@ -229,7 +247,12 @@ def test_service_accounts_and_their_tokens_are_those_of_the_setting(pod: dict[st
     refusal = problem(job(pod), service_accounts=["runner"])
     assert refusal == f"job_spec: {path} isn't allowed: DISPATCHER__KUBERNETES__SERVICE_ACCOUNTS allows runner"
     assert not problem(job(pod), service_accounts=["etl", "default"])
-    assert not problem(job({**TOKEN, "serviceAccountName": "runner"}), service_accounts=["runner"])
+
+
+@pytest.mark.parametrize("pod", [{"automountServiceAccountToken": False}, {**TOKEN, "serviceAccountName": "runner"}])
+def test_a_pod_without_a_token_uses_no_account(pod: dict[str, Any]) -> None:
+    assert not problem(job(pod), service_accounts=["runner"])
+    assert not problem(KubernetesJobEnvironment(image="a:1"), service_accounts=["runner"]), "the default pod"
 
 
 def test_a_stored_request_is_checked_by_the_worker_that_sends_it() -> None:
