@@ -43,7 +43,7 @@ REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("spec.managedBy", bool, "the cluster's own Job controller must run the Job, because its conditions are read"),
 )
 
-#: Fields of metadata, and labels, that a cluster sets.
+#: Fields of metadata, and labels of pods, that a cluster sets.
 EXPORTED = (
     "uid",
     "resourceVersion",
@@ -170,10 +170,10 @@ def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None
     problems = list(_check_kind(spec)) or [
         *check_types(spec, table()["root"], "", allow_unknown_fields),
         *_check_refused(spec),
+        *_check_exported(spec),
         *_check_reserved(spec),
     ]
     problems = problems or [
-        *_check_exported(spec),
         *(() if allow_unknown_fields else _check_values(spec, table()["root"], "")),
         *reference_problems(spec["spec"]["template"]["spec"]),
     ]
@@ -227,15 +227,14 @@ def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_exported(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a cluster adds to a Job, as ``kubectl get -o yaml`` exports it."""
-    remedy = "the cluster sets it: remove it, as a Job that was exported can't be created again"
-    for place in ("metadata", "spec.template.metadata"):
-        metadata = at(spec, place) or {}
-        yield from (f"{place}.{name}: {remedy}" for name in EXPORTED if metadata.get(name))
-        labels = metadata.get("labels") or {}
-        yield from (f"{place}.labels.{name}: {remedy}" for name in CONTROLLER_LABELS if labels.get(name))
-    if spec.get("status"):
-        yield f"status: {remedy}"
+    """Yield what a cluster adds to a Job, as ``kubectl get -o yaml`` exports it. What is empty isn't exported."""
+    paths = [f"{place}.{field}" for place in ("metadata", "spec.template.metadata") for field in EXPORTED]
+    exported = [path for path in (*paths, "status") if at(spec, path)]
+    labels = at(spec, "spec.template.metadata.labels")
+    if isinstance(labels, Mapping):
+        exported += [f"spec.template.metadata.labels.{name}" for name in CONTROLLER_LABELS if name in labels]
+    if exported:
+        yield f"{', '.join(exported)}: set by the cluster from which this Job was exported; remove them"
 
 
 def _check_values(value: Any, kind: str, source: str) -> Iterator[str]:

@@ -87,15 +87,21 @@ def test_what_a_cluster_exports_is_named_with_the_remedy(tmp_path: Path) -> None
     exported = changed("metadata.uid", "11111111-1111-1111-1111-111111111111")
     exported["metadata"] |= {"resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1}
     exported["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/controller-uid"] = "1"
+    exported["metadata"]["labels"]["job-name"] = "draft"  # which the server takes
+    exported["spec"]["selector"] = {"matchLabels": {"controller-uid": "1"}}
     exported["status"] = {"ready": 0}
     file = tmp_path / "job.yaml"
     file.write_text(yaml.safe_dump(exported))
     with pytest.raises(InvalidInput) as raised:
         KubernetesJobEnvironment(job_spec_file=file)
     message = str(raised.value)
-    for path in ("metadata.uid", "metadata.resourceVersion", "metadata.creationTimestamp", "metadata.generation",
-                 "spec.template.metadata.labels.batch.kubernetes.io/controller-uid", "status"):  # fmt: skip
-        assert f"{path}: the cluster sets it: remove it" in message
+    assert (
+        "metadata.uid, metadata.resourceVersion, metadata.creationTimestamp, metadata.generation, status, "
+        "spec.template.metadata.labels.batch.kubernetes.io/controller-uid: set by the cluster from which this Job was "
+        "exported; remove them"
+    ) in message
+    assert "spec.selector: the Job controller sets it" in message
+    assert "job-name" not in message
 
 
 def test_what_kubectl_drafts_is_accepted(tmp_path: Path) -> None:
