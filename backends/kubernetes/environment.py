@@ -135,11 +135,14 @@ class KubernetesJobEnvironment(ContainerEnvironment):
     def _from_added(cls, data: Mapping[str, Any]) -> KubernetesJobEnvironment:
         """Return the environment that its JSON describes.
 
-        Fields of the Job that this release doesn't know are accepted, because the submitter's release may know them.
-        They are an error where the environment is made, and where a run is asked for (:meth:`check`).
+        What this release doesn't know of the Job, or refuses since then, is accepted: the submitter's release may have
+        taken it. It is an error where the environment is made, and where a run is asked for (:meth:`check`).
         """
-        environment = cls(**{**data, "allow_unknown_fields": True})
-        environment._set(allow_unknown_fields=bool(data.get("allow_unknown_fields")))
+        spec = data.get("job_spec")
+        environment = cls(**{**data, "job_spec": None})
+        if spec is not None:
+            specs.check_stored(spec, source="job_spec")
+            environment._set(_texts={**environment._texts, "job_spec": json.dumps(spec)})
         return environment
 
     def _copy(self, name: str) -> dict[str, Any] | None:

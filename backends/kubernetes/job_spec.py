@@ -187,6 +187,19 @@ def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None
         raise InvalidInput(f"{source}: must hold JSON values only: keys are strings, sequences lists")
 
 
+def check_stored(spec: Any, *, source: str) -> None:
+    """Validate a Job that its submitter has checked, perhaps with another release, as far as it is read here.
+
+    Raises:
+        InvalidInput: the Job can't run a flow; names each wrong path with the reason.
+    """
+    if not isinstance(spec, Mapping):
+        raise InvalidInput(f"{source}: must be a mapping (a Job), got {type(spec).__name__}")
+    job_bounds.check_value(spec, source=source)
+    if problems := structure_problems(spec):
+        raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
+
+
 def structure_problems(spec: Mapping[str, Any]) -> list[str]:
     """Return why a worker can't build on a Job, each with its path.
 
