@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -108,8 +109,8 @@ class KubernetesJobEnvironment(ContainerEnvironment):
 
     def check(self) -> None:
         super().check()
-        if (spec := self.job_spec) is not None:
-            specs.check(spec, source="job_spec", allow_unknown_fields=self.allow_unknown_fields)
+        if (text := self._texts.get("job_spec")) is not None:
+            _check_text(text, self.allow_unknown_fields)
 
     def create_flow_run_job(self, docker_name: str, flow_file_path: str) -> dict[str, Any]:
         """Create a Job that runs the flow in a file of an image.
@@ -155,6 +156,12 @@ class KubernetesJobEnvironment(ContainerEnvironment):
         if self.image_pull_secrets:
             data["image_pull_secrets"] = list(self.image_pull_secrets)
         return data
+
+
+@lru_cache(maxsize=32)
+def _check_text(text: str, allow_unknown: bool) -> None:
+    """Check a Job once for all runs that are submitted with it."""
+    specs.check(json.loads(text), source="job_spec", allow_unknown_fields=allow_unknown)
 
 
 def _read(
