@@ -125,6 +125,14 @@ class Backend(ABC):
     def prepare(self, attempt: Attempt) -> Request:
         """Return the exact request, without I/O. It contains no secret."""
 
+    def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
+        """Return the request for people, without I/O, and why a worker with these settings refuses it.
+
+        Raises:
+            Permanent: no request can be made.
+        """
+        return self.prepare(attempt), ()
+
     def rendered(self, request: Request) -> str:
         """Return a request for people and for the service's own tools, exactly as it would be sent."""
         return json.dumps(request, indent=2, ensure_ascii=False)

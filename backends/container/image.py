@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -29,8 +30,17 @@ def image_of(attempt: Attempt, group: ContainerSettings, *, template: str | None
         raise refused(
             f"image {of_environment}: the flow's storage brings its own image ({of_storage}); give one of them"
         )
-    default = group.image or f"flow-dispatcher-runner:{version('flow-dispatcher')}"
-    return str(of_storage or of_environment or template or default)
+    return str(of_storage or of_environment or template or default_image(group))
+
+
+def default_image(group: ContainerSettings) -> str:
+    """Return the image of runs that name none."""
+    return group.image or _runner_image()
+
+
+@cache
+def _runner_image() -> str:
+    return f"flow-dispatcher-runner:{version('flow-dispatcher')}"  # it reads files
 
 
 def _image_of_storage(storage: Mapping[str, Any]) -> str | None:

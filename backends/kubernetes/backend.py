@@ -86,6 +86,10 @@ class KubernetesBackend(ContainerBackend):
     def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
         return manifest.build(attempt, self._settings, module=module)
 
+    def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
+        request = manifest.draft(attempt, self._settings)
+        return request, manifest.objections(request, self._settings)
+
     def rendered(self, request: Request) -> str:
         """Return the Job as YAML, with its digest and cluster in a comment. The Secret isn't shown."""
         import yaml

@@ -6,11 +6,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from backends.container import arguments
 from backends.container.environment import ContainerEnvironment
+from backends.kubernetes import job_bounds
 from backends.kubernetes import job_spec as specs
 from dispatcher.errors import InvalidInput
 
@@ -82,14 +84,17 @@ class KubernetesJobEnvironment(ContainerEnvironment):
             raise _wrong("namespace", "must be the name of a namespace", namespace)
         if resources is not None:
             specs.check_part(resources, "V1ResourceRequirements", source=f"{type(self).__name__}.resources")
-        texts = {"job_spec": spec, "resources": resources}
+        added = {"job_spec": spec, "resources": resources}
+        texts = {name: json.dumps(value) for name, value in added.items() if value}
+        variables = (text for pair in (*self.env.items(), *self.secrets.items()) for text in pair)
+        job_bounds.check_total([*texts.values(), *variables], source=type(self).__name__)
         self._set(
             job_spec_file=file,
             image_pull_secrets=_pull_secrets(image_pull_secrets),
             image_pull_policy=image_pull_policy,
             namespace=namespace,
             allow_unknown_fields=bool(allow_unknown_fields),
-            _texts={name: json.dumps(value) for name, value in texts.items() if value},
+            _texts=texts,
         )
 
     @property
@@ -104,8 +109,8 @@ class KubernetesJobEnvironment(ContainerEnvironment):
 
     def check(self) -> None:
         super().check()
-        if (spec := self.job_spec) is not None:
-            specs.check(spec, source="job_spec", allow_unknown_fields=self.allow_unknown_fields)
+        if (text := self._texts.get("job_spec")) is not None:
+            _check_text(text, self.allow_unknown_fields)
 
     def create_flow_run_job(self, docker_name: str, flow_file_path: str) -> dict[str, Any]:
         """Create a Job that runs the flow in a file of an image.
@@ -131,11 +136,14 @@ class KubernetesJobEnvironment(ContainerEnvironment):
     def _from_added(cls, data: Mapping[str, Any]) -> KubernetesJobEnvironment:
         """Return the environment that its JSON describes.
 
-        Fields of the Job that this release doesn't know are accepted, because the submitter's release may know them.
-        They are an error where the environment is made, and where a run is asked for (:meth:`check`).
+        What this release doesn't know of the Job, or refuses since then, is accepted: the submitter's release may have
+        taken it. It is an error where the environment is made, and where a run is asked for (:meth:`check`).
         """
-        environment = cls(**{**data, "allow_unknown_fields": True})
-        environment._set(allow_unknown_fields=bool(data.get("allow_unknown_fields")))
+        spec = data.get("job_spec")
+        environment = cls(**{**data, "job_spec": None})
+        if spec is not None:
+            specs.check_stored(spec, source="job_spec")
+            environment._set(_texts={**environment._texts, "job_spec": json.dumps(spec)})
         return environment
 
     def _copy(self, name: str) -> dict[str, Any] | None:
@@ -148,6 +156,12 @@ class KubernetesJobEnvironment(ContainerEnvironment):
         if self.image_pull_secrets:
             data["image_pull_secrets"] = list(self.image_pull_secrets)
         return data
+
+
+@lru_cache(maxsize=32)
+def _check_text(text: str, allow_unknown: bool) -> None:
+    """Check a Job once for all runs that are submitted with it."""
+    specs.check(json.loads(text), source="job_spec", allow_unknown_fields=allow_unknown)
 
 
 def _read(

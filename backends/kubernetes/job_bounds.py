@@ -114,5 +114,24 @@ def _check_bounds(size: int, depth: int, source: str) -> None:
         raise InvalidInput(f"{source}: mappings and lists are nested more than {MAX_DEPTH} deep")
     if size > MAX_SIZE:
         raise InvalidInput(
-            f"{source}: it is larger than {MAX_SIZE} characters, its aliases and repeated parts written out"
+            f"{source}: it is larger than {MAX_SIZE} characters (it has {size} or more), its aliases and repeated "
+            "parts written out"
+        )
+
+
+def check_total(texts: Iterable[str], *, source: str) -> None:
+    """Check the size of all that one environment puts into a Job.
+
+    Args:
+        texts: its parts.
+        source: the environment's name, for messages.
+
+    Raises:
+        InvalidInput: they are too large together.
+    """
+    size = sum(map(len, texts))
+    if size > MAX_SIZE:
+        raise InvalidInput(
+            f"{source}: its Job has {size} characters with all arguments, and may have {MAX_SIZE}: give large data to "
+            "the flow as parameters, or mount it"
         )

@@ -1,39 +1,29 @@
 """Parsing and validation of a user's own Job. It runs where the Job is given, so that an error names the path in YAML.
 
-The table of fields (``fields.json``) is generated from the Kubernetes OpenAPI by ``tools/kubernetes_fields.py``.
-Nothing is changed here; :mod:`backends.kubernetes.manifest` sets the fields that every Job gets.
+Types are checked by :mod:`backends.kubernetes.job_fields`, values by :mod:`backends.kubernetes.job_rules` and names by
+:mod:`backends.kubernetes.job_references`. Nothing is changed here; :mod:`backends.kubernetes.manifest` sets the fields
+that every Job gets.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from backends.kubernetes import job_bounds
+from backends.kubernetes.job_fields import check_types, mappings, table
+from backends.kubernetes.job_references import reference_problems
+from backends.kubernetes.job_rules import value_problems
 from dispatcher.errors import InvalidInput, MissingExtra
-from dispatcher.support.escaping import LONGEST, escaped, shown
+from dispatcher.support.escaping import escaped, shown
 from dispatcher.support.json_documents import DuplicateKey
 
 #: Reserved in a pod: the name of the volume with the runner's credentials, and its mount path.
 VOLUME = "dispatcher-run"
 MOUNT = "/run/dispatcher"
-
-_SCALARS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "str": ("a string (quote it)", lambda value: isinstance(value, str)),
-    "int": ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
-    "bool": ("true or false", lambda value: isinstance(value, bool)),
-    "float": ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
-    "quantity": (
-        "an amount like 500m or 2Gi",
-        lambda value: isinstance(value, str | int | float) and not isinstance(value, bool),
-    ),
-    "any": ("a JSON value", lambda value: True),
-}
 
 _ONE_POD = "an attempt is one pod, and ends with it"
 _OWN_RETRIES = "use the run's retries=, which gives each attempt a Job of its own"
@@ -48,9 +38,24 @@ REFUSED: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("spec.completionMode", lambda value: value == "Indexed", f"can't be Indexed: {_ONE_POD}"),
     ("spec.podFailurePolicy", bool, f"can't be used: {_OWN_RETRIES}"),
     ("spec.successPolicy", bool, f"can't be used: {_ONE_POD}"),
+    ("spec.backoffLimit", lambda value: value != 0, f"must be 0: {_OWN_RETRIES}"),
     ("spec.backoffLimitPerIndex", lambda value: True, f"can't be used: {_OWN_RETRIES}"),
     ("spec.managedBy", bool, "the cluster's own Job controller must run the Job, because its conditions are read"),
 )
+
+#: Fields of metadata, and labels of pods, that a cluster sets.
+EXPORTED = (
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "generation",
+    "managedFields",
+    "selfLink",
+    "deletionTimestamp",
+)
+CONTROLLER_LABELS = (
+    "controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name",
+)  # fmt: skip
 
 
 def load(path: str) -> dict[str, Any]:
@@ -62,10 +67,13 @@ def load(path: str) -> dict[str, Any]:
     try:
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(job_bounds.MAX_SIZE + 1)
+            size = os.fstat(file.fileno()).st_size
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"job_spec_file: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > job_bounds.MAX_SIZE:
-        raise InvalidInput(f"job_spec_file {path}: it is larger than {job_bounds.MAX_SIZE} characters")
+        raise InvalidInput(
+            f"job_spec_file {path}: it is larger than {job_bounds.MAX_SIZE} characters (it has {size} bytes)"
+        )
     return parse(text, source=f"job_spec_file {path}")
 
 
@@ -160,9 +168,14 @@ def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None
         raise InvalidInput(f"{source}: must be a mapping (a Job), got {type(spec).__name__}")
     job_bounds.check_value(spec, source=source)
     problems = list(_check_kind(spec)) or [
-        *_check_type(spec, _table()["root"], "", allow_unknown_fields),
+        *check_types(spec, table()["root"], "", allow_unknown_fields),
         *_check_refused(spec),
+        *_check_exported(spec),
         *_check_reserved(spec),
+    ]
+    problems = problems or [
+        *(() if allow_unknown_fields else _check_values(spec, table()["root"], "")),
+        *reference_problems(spec["spec"]["template"]["spec"]),
     ]
     if problems:
         raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
@@ -172,6 +185,32 @@ def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None
         raise InvalidInput(f"{source}: must hold JSON values only: {error}") from None
     if not same:
         raise InvalidInput(f"{source}: must hold JSON values only: keys are strings, sequences lists")
+
+
+def check_stored(spec: Any, *, source: str) -> None:
+    """Validate a Job that its submitter has checked, perhaps with another release, as far as it is read here.
+
+    Raises:
+        InvalidInput: the Job can't run a flow; names each wrong path with the reason.
+    """
+    if not isinstance(spec, Mapping):
+        raise InvalidInput(f"{source}: must be a mapping (a Job), got {type(spec).__name__}")
+    job_bounds.check_value(spec, source=source)
+    if problems := structure_problems(spec):
+        raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
+
+
+def structure_problems(spec: Mapping[str, Any]) -> list[str]:
+    """Return why a worker can't build on a Job, each with its path.
+
+    A submitter has checked it before, perhaps with another release. A field that this one doesn't know is left to the
+    API server, and so is ``backoffLimit``, which is set in every Job.
+    """
+    return list(_check_kind(spec)) or [
+        *check_types(spec, table()["root"], "", True),
+        *(problem for problem in _check_refused(spec) if not problem.startswith("spec.backoffLimit:")),
+        *_check_reserved(spec),
+    ]
 
 
 def _check_kind(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -200,6 +239,22 @@ def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"spec.template.spec.containers[0].volumeMounts[{index}].mountPath: {MOUNT} is the runner's own"
 
 
+def _check_exported(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a cluster adds to a Job, as ``kubectl get -o yaml`` exports it. What is empty isn't exported."""
+    paths = [f"{place}.{field}" for place in ("metadata", "spec.template.metadata") for field in EXPORTED]
+    exported = [path for path in (*paths, "status") if at(spec, path)]
+    labels = at(spec, "spec.template.metadata.labels")
+    if isinstance(labels, Mapping):
+        exported += [f"spec.template.metadata.labels.{name}" for name in CONTROLLER_LABELS if name in labels]
+    if exported:
+        yield f"{', '.join(exported)}: set by the cluster from which this Job was exported; remove them"
+
+
+def _check_values(value: Any, kind: str, source: str) -> Iterator[str]:
+    for model, part, path in mappings(value, kind, source):
+        yield from value_problems(model, part, path)
+
+
 def _mappings(value: Any) -> list[tuple[int, Mapping[str, Any]]]:
     """Return the mappings in a list with their places. Anything else is a wrong type, which is reported elsewhere."""
     return [(i, item) for i, item in enumerate(value) if isinstance(item, Mapping)] if isinstance(value, list) else []
@@ -214,64 +269,6 @@ def at(spec: Any, path: str) -> Any:
     return spec
 
 
-@cache
-def _table() -> Mapping[str, Any]:
-    text = resources.files("backends.kubernetes").joinpath("fields.json").read_text(encoding="utf-8")
-    table: Mapping[str, Any] = json.loads(text)
-    return table
-
-
-def _check_type(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
-    """Yield the paths where ``value`` doesn't match the type ``kind`` of the table. A field that is
-    null counts as missing; an item of a list can't be."""
-    if value is None:
-        return
-    if kind[0] in "[{":
-        yield from _check_items(value, kind, path, allow_unknown)
-    elif kind in _SCALARS:
-        description, is_valid = _SCALARS[kind]
-        if not is_valid(value):
-            yield f"{path}: must be {description}, got {shown(value)}"
-    elif not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {shown(value)}"
-    else:
-        fields = _table()["types"][kind]
-        for name, inner in value.items():
-            text = str(name) if len(str(name)) <= LONGEST else f"{str(name)[: LONGEST - 1]}…"
-            below = f"{path}.{text}" if path else text
-            if name in fields:
-                yield from _check_type(inner, fields[name], below, allow_unknown)
-            elif not allow_unknown:
-                yield f"{below}: {_unknown_field(name, fields)}"
-
-
-def _check_items(value: Any, kind: str, path: str, allow_unknown: bool) -> Iterator[str]:
-    inner = kind[1:-1]
-    if kind[0] == "[":
-        if not isinstance(value, list):
-            yield f"{path}: must be a list, got {shown(value)}"
-            return
-        for index, item in enumerate(value):
-            if item is None:
-                yield f"{path}[{index}]: must not be null: fill the item in, or remove its dash"
-            yield from _check_type(item, inner, f"{path}[{index}]", allow_unknown)
-        return
-    if not isinstance(value, Mapping):
-        yield f"{path}: must be a mapping, got {shown(value)}"
-        return
-    for name, item in value.items():
-        if not isinstance(name, str):
-            yield f"{path}: keys must be strings (quote them), got {shown(name)}"
-        yield from _check_type(item, inner, f"{path}.{name}", allow_unknown)
-
-
-def _unknown_field(name: Any, fields: Mapping[str, str]) -> str:
-    similar = difflib.get_close_matches(str(name), fields, n=1)
-    hint = f"; did you mean {similar[0]}?" if similar else ""
-    sdk = _table()["sdk"].split(".")[0]
-    return f"unknown field (as of Kubernetes 1.{sdk}; allow_unknown_fields=True for a newer server){hint}"
-
-
 def check_part(value: Any, kind: str, *, source: str) -> None:
     """Validate a part of a Job.
 
@@ -284,6 +281,6 @@ def check_part(value: Any, kind: str, *, source: str) -> None:
         InvalidInput: names each wrong path.
     """
     job_bounds.check_value(value, source=source)
-    problems = list(_check_type(value, kind, source, False))
+    problems = list(check_types(value, kind, source, False)) or list(_check_values(value, kind, source))
     if problems:
         raise InvalidInput(escaped("; ".join(problems)))

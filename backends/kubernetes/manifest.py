@@ -21,12 +21,15 @@ from typing import Any
 from backends.base import Request
 from backends.container import runner
 from backends.container.errors import refused
-from backends.container.image import image_of
+from backends.container.image import default_image, image_of
+from backends.kubernetes import job_policy
 from backends.kubernetes import job_spec as specs
+from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
+from dispatcher.support.escaping import escaped
 
 DIGEST = "flow-dispatcher/digest"
 RUN = "flow-dispatcher/run"
@@ -54,13 +57,25 @@ def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     Raises:
         Permanent: the settings don't allow what the run asks for, or its image isn't known.
     """
+    request = draft(attempt, settings, module=module)
+    _check_policy(request, settings)
+    return request
+
+
+def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
+    """Return the request of an attempt whether or not the settings allow what is in its Job (:func:`objections`).
+
+    Raises:
+        Permanent: its cluster or namespace isn't served, its image isn't known, or its Job can't run a flow.
+    """
     environment = attempt.environment
     spec = environment.get("job_spec")
+    if spec is not None and (problems := specs.structure_problems(spec)):
+        raise refused(f"job_spec: {escaped('; '.join(problems))}")
     job: dict[str, Any] = copy.deepcopy(dict(spec if spec is not None else _default_job()))
     namespace = _namespace(environment, job, settings)
     grace = _set_job(job, attempt, settings)
     pod = job["spec"]["template"]["spec"]
-    _check_service_account(pod, settings)
     container = _set_pod(pod, attempt, settings, module=module, grace=grace)
     job["metadata"].update({"name": attempt.name, "namespace": namespace})
     job_digest = digest(job)
@@ -128,7 +143,8 @@ def check_request(request: Request, settings: Settings) -> None:
     """Reject a stored request that these settings wouldn't have built.
 
     Raises:
-        Permanent: its cluster or namespace isn't served, it names no installation, or its digest isn't its Job's.
+        Permanent: its cluster or namespace isn't served, it names no installation, its digest isn't its Job's, or the
+            policy refuses what is in its Job.
     """
     metadata = request["job"]["metadata"]
     if request["cluster"] != cluster_name(settings):
@@ -139,6 +155,7 @@ def check_request(request: Request, settings: Settings) -> None:
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
         raise refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
+    _check_policy(request, settings)
 
 
 def cluster_name(settings: Settings) -> str:
@@ -181,15 +198,15 @@ def _unserved(namespace: str, settings: Settings) -> Permanent:
     return refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
-def _check_service_account(pod: Mapping[str, Any], settings: Settings) -> None:
-    allowed = settings.group(KubernetesSettings).service_accounts
-    for name in ("serviceAccountName", "serviceAccount"):
-        account = pod.get(name)
-        if account and allowed and account not in allowed:
-            raise refused(
-                f"service account {account}: this worker allows {', '.join(sorted(allowed))} "
-                "(DISPATCHER__KUBERNETES__SERVICE_ACCOUNTS)"
-            )
+def objections(request: Request, settings: Settings) -> list[str]:
+    """Return what a worker with these settings refuses in a request's Job, each with its path and the setting."""
+    group = settings.group(KubernetesSettings)
+    return job_policy.refusals(request["job"], JobPolicy.of(group, own_image=default_image(group)))
+
+
+def _check_policy(request: Request, settings: Settings) -> None:
+    if problems := objections(request, settings):
+        raise refused(f"job_spec: {'; '.join(problems)}")
 
 
 def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
@@ -213,10 +230,17 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
         "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": max(ttl or 0, min_ttl),
     })  # fmt: skip
-    spec.pop("activeDeadlineSeconds", None)
-    if attempt.start_within is not None and attempt.timeout is not None:
-        spec["activeDeadlineSeconds"] = math.ceil(attempt.start_within + attempt.timeout + grace + _DEADLINE_MARGIN)
+    _set_deadline(spec, attempt, grace)
     return int(grace)
+
+
+def _set_deadline(spec: dict[str, Any], attempt: Attempt, grace: int) -> None:
+    """Set the Job's deadline: the user's own, or the backstop of ours where that is earlier or the only one."""
+    if attempt.start_within is None or attempt.timeout is None:
+        return
+    backstop = math.ceil(attempt.start_within + attempt.timeout + grace + _DEADLINE_MARGIN)
+    own = spec.get("activeDeadlineSeconds")
+    spec["activeDeadlineSeconds"] = backstop if own is None else min(own, backstop)
 
 
 def _labels(attempt: Attempt) -> dict[str, str]:
@@ -284,6 +308,16 @@ def _secret_env(secrets: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _merge_env(env: Iterable[Mapping[str, Any]] | None, overrides: Iterable[dict[str, Any]]) -> list[Any]:
-    """Return a container's variables, replaced and extended by ``overrides``."""
-    by_name = {entry["name"]: entry for entry in overrides}
-    return [*(entry for entry in env or () if entry.get("name") not in by_name), *by_name.values()]
+    """Return a container's variables, replaced and extended by ``overrides``.
+
+    A replaced variable keeps its place, because later ones may refer to it: ``$(NAME)``.
+    """
+    rest = {entry["name"]: entry for entry in overrides}
+    replaced = set(rest)
+    merged = []
+    for entry in env or ():
+        if entry.get("name") not in replaced:
+            merged.append(entry)
+        elif entry["name"] in rest:
+            merged.append(rest.pop(entry["name"]))
+    return [*merged, *rest.values()]

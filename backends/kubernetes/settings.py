@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from backends.container.settings import ContainerSettings
 from dispatcher.settings import SECRET, SettingsGroup
+
+#: What reaches the node, or weakens what separates a container from it.
+Privilege = Literal[
+    "hostNetwork", "hostPID", "hostIPC", "hostPort", "privileged", "allowPrivilegeEscalation", "procMount",
+    "unconfined", "seLinuxOptions", "sysctls", "probeHost", "hostProcess",
+]  # fmt: skip
+
+#: The kinds of volumes that don't reach the node: those of Pod Security's level ``restricted``, and images.
+VOLUMES = frozenset({
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret",
+})  # fmt: skip
 
 
 class ClusterSettings(SettingsGroup):
@@ -35,8 +47,38 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     )
     service_accounts: frozenset[str] = Field(
         frozenset(),
-        description="Service accounts that runs may name (a JSON list); none: all of the namespace.",
+        description="Service accounts that runs may use (a JSON list); none: all of the namespace.",
         examples=[["flows"]],
+    )
+    allowed_images: tuple[str, ...] = Field(
+        (),
+        description="Images that Jobs may use, as patterns with * (a JSON list); none: any.",
+        examples=[["registry.example/flows/*"]],
+    )
+    allowed_secrets: tuple[str, ...] = Field(
+        (),
+        description="Secrets that Jobs may use, as patterns with * (a JSON list); none: any of the namespace.",
+        examples=[["flows-*", "registry"]],
+    )
+    allowed_volumes: frozenset[str] = Field(
+        VOLUMES,
+        description="Kinds of volumes that Jobs may have, apart from hostPath (a JSON list).",
+        examples=[["configMap", "emptyDir", "nfs", "secret"]],
+    )
+    allowed_host_paths: tuple[str, ...] = Field(
+        (),
+        description="Paths of nodes that Jobs may mount, with all below them (a JSON list).",
+        examples=[["/mnt/data"]],
+    )
+    allowed_privileges: frozenset[Privilege] = Field(
+        frozenset(),
+        description="Privileges that Jobs may ask for, such as hostNetwork or privileged (a JSON list).",
+        examples=[["hostNetwork"]],
+    )
+    allowed_capabilities: frozenset[str] = Field(
+        frozenset(),
+        description="Capabilities that Jobs may add (a JSON list).",
+        examples=[["SYS_PTRACE"]],
     )
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")

@@ -77,9 +77,11 @@ def render(
         variables=RunnerSettings.of(settings).variables(),
     )
     try:
-        prepared = backend.prepare(attempt)
+        prepared, objections = backend.preview(attempt)
     except Permanent as error:
         raise InvalidInput(str(error)) from error
+    for objection in objections:
+        echo_lines(f"warning: with these settings a worker refuses it: {objection}", err=True)
     if as_json:
         print_json(prepared)
     else:

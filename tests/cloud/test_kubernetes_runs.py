@@ -251,6 +251,19 @@ def test_the_jobs_deadline(sandbox: Sandbox, run: Run[str]) -> None:
     sandbox.expect_end(run, State.TIMED_OUT)
 
 
+OWN_DEADLINE = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "spec": {"activeDeadlineSeconds": 15, "template": {"spec": {"containers": [{"name": "flow"}]}}},
+}
+
+
+@submits(flows.sleep, {"seconds": 300}, environment={"job_spec": OWN_DEADLINE}, timeout=200, start_within=200)
+def test_a_deadline_of_ones_own(sandbox: Sandbox, run: Run[str]) -> None:
+    """It comes before the run's ``timeout``, and ends the attempt as that would."""
+    sandbox.expect_end(run, State.TIMED_OUT)
+
+
 DISK = {"requests": {"cpu": "10m"}, "limits": {"ephemeral-storage": "20Mi"}}
 
 

@@ -35,15 +35,17 @@ def elsewhere(service: Path) -> Environment:
 
 
 @pytest.mark.parametrize(
-    ("environment", "cause", "message"),
+    ("environment", "message"),
     [
-        (incomplete, Cause.CONFIG_ERROR, "prepare of backend fake raised KeyError: 'script'"),
-        (elsewhere, Cause.START_FAILED, "submit of backend fake raised FileNotFoundError: "),
+        (
+            incomplete,
+            "internal error: prepare of backend fake raised KeyError: 'script'; its traceback is in the log of",
+        ),
+        (elsewhere, "internal error: submit of backend fake raised FileNotFoundError: "),
     ],
 )
 def test_it_ends_the_attempt_once(
     environment: Callable[[Path], Environment],
-    cause: Cause,
     message: str,
     bench: Bench,
     start_worker: Callable[..., Worker],
@@ -53,8 +55,9 @@ def test_it_ends_the_attempt_once(
     processes = worker.children
     record = bench.ended(bench.submit(greet, {"name": "x"}, environment=environment(service)), timeout=30)
     assert record.outcome is not None
-    assert (record.state, record.outcome.cause, record.attempt) == (State.CRASHED, cause, 1)
+    assert (record.state, record.outcome.cause, record.attempt) == (State.CRASHED, Cause.START_FAILED, 1)
     assert record.outcome.message.startswith(message)
+    assert f"internal error {record.outcome.message.rpartition('reference ')[2]}: " in worker.output
     after = bench.ended(bench.submit(greet, {"name": "x"}, environment=FakeEnvironment(service)))
     assert after.state is State.SUCCEEDED
     assert worker.children == processes, "no process had to end"

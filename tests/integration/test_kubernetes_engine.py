@@ -14,10 +14,13 @@ from typing import Any
 import pytest
 
 from dispatcher import KubernetesJobEnvironment, context
+from dispatcher.inspection.explain import explain
+from dispatcher.records.rejections import Rejected
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import object_name
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.serialization import KeyRing
 from tests.integration.test_containers import cause_of, fail, greet, kinds, note_and_sleep, result_of
 from tests.integration.workers import Bench, Worker
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
@@ -266,6 +269,59 @@ def test_a_namespace_that_is_not_served_ends_the_attempt(bench: Bench, start: St
     assert cause_of(record) is Cause.CONFIG_ERROR
     assert record.outcome is not None
     assert "DISPATCHER__KUBERNETES__NAMESPACES" in record.outcome.message
+
+
+def test_what_the_policy_does_not_allow_ends_the_attempt_before_anything_is_created(
+    bench: Bench, start: StartWorker, cluster: FakeCluster
+) -> None:
+    start()
+    pod = {"containers": [{"name": "flow"}], "volumes": [{"name": "node", "hostPath": {"path": "/etc"}}]}
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod}}}
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env(job_spec=job)), timeout=90)
+    assert (record.state, cause_of(record)) == (State.CRASHED, Cause.CONFIG_ERROR)
+    (sentence,) = [line for line in explain(record, now=0.0, workers=()) if line.startswith("Cause: ")]
+    assert sentence == (
+        "Cause: config_error; Refused; job_spec: spec.template.spec.volumes[0].hostPath.path: '/etc' isn't allowed: "
+        "DISPATCHER__KUBERNETES__ALLOWED_HOST_PATHS allows none."
+    )
+    assert cluster.count("POST", "jobs") == 0
+
+
+class Unchecked(KubernetesJobEnvironment):
+    """Environment of a submitter that checks nothing: a null among the containers of its Job."""
+
+    def to_json(self) -> dict[str, Any]:
+        pod = {"containers": [{"name": "flow"}, None]}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod}}}
+        return {**super().to_json(), "type": "KubernetesJobEnvironment", "job_spec": job}
+
+
+def test_a_job_that_nobody_checked_ends_its_attempt_alone(bench: Bench, start: StartWorker) -> None:
+    worker = start()
+    processes = worker.children
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=Unchecked(image="flows:1")), timeout=90)
+    assert record.outcome is not None
+    assert (record.attempt, record.outcome.cause) == (1, Cause.CONFIG_ERROR)
+    assert "spec.template.spec.containers[1]: must not be null" in record.outcome.message
+    after = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()), timeout=90)
+    assert after.state is State.SUCCEEDED
+    assert worker.children == processes, "no process had to end"
+
+
+@pytest.mark.parametrize("keys", [{"elsewhere": "a secret of somebody else"}, {"k1": "a secret that was made up"}])
+def test_a_run_whose_signature_the_worker_cannot_check_is_refused_at_once(
+    keys: dict[str, str], bench: Bench, start: StartWorker, cluster: FakeCluster
+) -> None:
+    """Nothing of its Job is created, though init containers of it would need no signature."""
+    start()
+    bench.keys = KeyRing(keys)
+    record = bench.ended(bench.submit(greet, {"name": "you"}, environment=env()), timeout=30)
+    assert record.outcome is not None
+    assert (record.state, record.outcome.reason) == (State.CRASHED, "SealBroken")
+    remedy = "DISPATCHER__SIGNING_KEYS" if "elsewhere" in keys else "isn't signed with our key"
+    assert remedy in record.outcome.message
+    assert bench.records.rejections.tallies()[Rejected.RUN].count == 1
+    assert cluster.count("POST", "jobs") == 0
 
 
 @pytest.mark.row(24)

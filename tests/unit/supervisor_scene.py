@@ -39,6 +39,7 @@ class ScriptedBackend(Backend):
         self.cancelled: set[str] = set()
         self.listed: list[Found] = []
         self.block: threading.Event | None = None
+        self.drop = False  #: poll leaves out what it has no observation of
         self.changed: Changed = lambda key, run_id: None
 
     def prepare(self, attempt: Attempt) -> Request:
@@ -54,7 +55,8 @@ class ScriptedBackend(Backend):
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         self.polled += len(handles)
-        return [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
+        found = [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
+        return [item for item in found if item is not None] if self.drop else found
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         self.cancelled.add(str((handle or request or {})["name"]))
@@ -100,24 +102,29 @@ class CountingRuns:
 class Scene:
     """A supervisor with its backend."""
 
-    def __init__(self, **timing: float) -> None:
+    def __init__(self, backend: type[ScriptedBackend] = ScriptedBackend, **timing: float) -> None:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
         records = open_memory()
         self.counting = CountingRuns(records.runs)
         self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
-        self.backend = ScriptedBackend()
+        self.backend = backend()
         self.keys = KeyRing.from_settings(settings)
-        records.runs.check = self.keys.check
+        self._runs = records.runs
+        self.verify_with(self.keys)
         self.woken = threading.Event()
         self.provisioner = Provisioner(
             records=self.records, keys=self.keys, settings=settings, backend=lambda name: self.backend, owner="w1"
         )
         self.supervisor = Supervisor(self.provisioner, self.backend, self.woken.set)
 
-    def submit(self, run_id: str, **options: Any) -> Record:
-        record = sign(make_record(run_id, key_id="k", route=Route("scripted"), **options), self.keys)
+    def verify_with(self, keys: KeyRing) -> None:
+        """Have signatures checked with these keys."""
+        self._runs.check, self._runs.knows = keys.check, keys.knows
+
+    def submit(self, run_id: str, *, key_id: str = "k", keys: KeyRing | None = None, **options: Any) -> Record:
+        record = sign(make_record(run_id, key_id=key_id, route=Route("scripted"), **options), keys or self.keys)
         (stored,) = self.records.runs.create([record])
         return stored
 

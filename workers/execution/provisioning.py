@@ -7,6 +7,7 @@ send the same request again, which creates or adopts. Called by the execute task
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend, Handle
-from dispatcher.errors import Permanent, Refused, SpecUsed, Transient
+from dispatcher.errors import DispatcherError, Permanent, Refused, SpecUsed, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
@@ -128,7 +129,7 @@ class Provisioner:
         try:
             request = self._request(record)
         except Exception as error:
-            permanent = _as_permanent(error, record, "prepare", Cause.CONFIG_ERROR)
+            permanent = as_permanent(error, record, "prepare", self.owner)
             return claim.then(self._end(record, permanent)(record, now))
         failpoint("provision.prepared", record.id)
         return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
@@ -167,15 +168,15 @@ class Provisioner:
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)
-        secrets = self._secrets(record)
+        variables = self._secrets(record)
         if self.users is not None:
-            secrets |= self.users.make(record)
+            variables |= self.users.make(record)
         try:
-            handle = self.backend(record.spec.route.backend).submit(request["body"], secrets)
+            handle = self.backend(record.spec.route.backend).submit(request["body"], variables)
         except Transient:
             raise
         except Exception as error:
-            raise _as_permanent(error, record, "submit", Cause.START_FAILED) from error
+            raise as_permanent(error, record, "submit", self.owner) from error
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
 
@@ -262,14 +263,20 @@ class Provisioner:
         }
 
 
-def _as_permanent(error: Exception, record: Record, call: str, cause: Cause) -> Permanent:
+def as_permanent(error: Exception, record: Record, call: str, owner: str) -> Permanent:
     """Return an error of a backend's method ``call`` as the end of the attempt.
 
-    Any error but its own kinds is a defect, or a package or setting that this worker lacks. The next try would fail in
-    the same way, so it ends the attempt once, with its text.
+    The next try would fail in the same way, so it ends the attempt once. An error of the project's own says what is
+    missing here; any other is a defect, whose traceback is in the log of worker ``owner`` under a reference.
     """
     if isinstance(error, Permanent):
         return error
     name, kind = record.spec.route.backend, type(error).__name__
-    logger.error("Run %s: %s of backend %s raised %s; the attempt ends", record.id, call, name, kind, exc_info=error)
-    return Permanent(f"{call} of backend {name} raised {kind}: {message_of(error)}", cause=cause, reason=kind)
+    text = f"{call} of backend {name} raised {kind}: {message_of(error)}"
+    if isinstance(error, DispatcherError):
+        logger.error("Run %s: %s; the attempt ends", record.id, text)
+        return Permanent(text, cause=Cause.CONFIG_ERROR, reason=kind)
+    reference = secrets.token_hex(4)
+    logger.error("Run %s: internal error %s: %s; the attempt ends", record.id, reference, text, exc_info=error)
+    where = f"its traceback is in the log of worker {owner}, reference {reference}"
+    return Permanent(f"internal error: {text}; {where}", cause=Cause.START_FAILED, reason=kind)

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from backends.base import Backend
-from dispatcher.errors import Permanent, Refused, SealBroken, SpecUsed, Transient, UnknownRun
+from dispatcher.errors import Permanent, Refused, SealBroken, ServerUnavailable, SpecUsed, Transient, UnknownRun
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, Cause, State
 from dispatcher.support.failpoints import failpoint
-from workers.execution.provisioning import Provisioner
+from workers.execution.provisioning import Provisioner, as_permanent
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.record_writer import RecordWriter
 
@@ -73,9 +73,11 @@ class AttemptRequests:
         elif isinstance(answer, Refused | UnknownRun):
             logger.debug("Nothing to do: %s", answer)
             self._writer.cache.drop(run_id)
-        elif isinstance(answer, Exception) and not isinstance(answer, Permanent | Transient):
-            logger.error("Run %s: its creation request failed: %s: %s", run_id, type(answer).__name__, answer)
+        elif isinstance(answer, ServerUnavailable):
+            logger.warning("Run %s: its creation request will be repeated: %s", run_id, answer)
         else:
+            if isinstance(answer, Exception) and not isinstance(answer, Permanent | Transient):
+                answer = as_permanent(answer, record, "creation", self._provisioner.owner)
             store = partial(self._provisioner.store, record, answer)
             after = self._writer.write(run_id, record.owner, lambda lease: store(lease=lease))
             if after is not None:

@@ -49,7 +49,10 @@ class ChangeFeed:
         self._isolation = ErrorIsolation(logger)
         self.notices = Notices(wake)
         if isinstance(backend, Watched):
-            backend.watch(self.notices.infrastructure_changed, records.instance)
+            try:
+                backend.watch(self.notices.infrastructure_changed, records.instance)
+            except Exception:
+                logger.exception("Backend %s can't watch; its runs are only polled", backend.name)
 
     @property
     def has_unmatched(self) -> bool:

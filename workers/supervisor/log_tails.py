@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backends.base import Backend, Logged
-from dispatcher.errors import LeasePassed, Malformed
+from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.last_lines import stored_last_lines
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
@@ -73,8 +73,12 @@ class LogTails:
             elif lines and lease is not None:
                 try:
                     try_update(self._store, record, lines, lease)
-                except (LeasePassed, Malformed) as error:
-                    logger.info("Run %s: can't store its last log lines: %s", record.id, error)
+                except ServerUnavailable:
+                    raise
+                except Exception as error:  # also of what the backend has returned
+                    logger.info(
+                        "Run %s: can't store its last log lines: %s: %s", record.id, type(error).__name__, error
+                    )
 
     def _store(self, record: Record, texts: tuple[str, ...], lease: Lease) -> Record:
         _, now = self._records.runs.get(record.id)

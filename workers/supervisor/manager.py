@@ -5,20 +5,26 @@ A second thread waits for reports of runners and wakes the first.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from dispatcher import registry
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import LeasePassed, ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
+from dispatcher.support.log_throttle import LogThrottle
+from dispatcher.support.tracebacks import message_of
 from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 from workers.identity import Identity
 from workers.reconciler.dead_workers import DeadWorkers
 from workers.supervisor.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two ticks, at least, so that several changes are handled together.
 MIN_TICK_INTERVAL = 0.05
@@ -36,7 +42,7 @@ def supervised(backends: frozenset[str]) -> list[str]:
 
 
 class SupervisorManager:
-    """Ticks the supervisors. They are created at the first tick."""
+    """Ticks the supervisors. Each is created at the first round that can."""
 
     def __init__(
         self,
@@ -52,7 +58,10 @@ class SupervisorManager:
         self._open = open_records
         self._records: Records | None = None
         self._backends = backends
+        self._provisioner: Provisioner | None = None
         self._supervisors: list[Supervisor] = []
+        self._supervised: set[str] = set()  # names of their backends
+        self._throttle = LogThrottle(logger)
         self._dead_workers: DeadWorkers | None = None
         self._next_round = 0.0
         self._last_tick = 0.0
@@ -74,7 +83,7 @@ class SupervisorManager:
                 self._round(records)
                 waits = []
             else:
-                waits = [wait for supervisor in self._supervisors if (wait := supervisor.tick()) is not None]
+                waits = self._tick_supervisors()
         except ServerUnavailable:
             for supervisor in self._supervisors:
                 supervisor.note_outage()
@@ -113,24 +122,59 @@ class SupervisorManager:
             self._dead_workers.note_holders(holder for supervisor in self._supervisors for holder in supervisor.holders)
         live = {info.id: info for info in records.workers.live(within=self._settings.timing.lease)}
         dead = self._dead_workers.dead if self._dead_workers else frozenset()
+        self._add_supervisors()
         for supervisor in self._supervisors:
             family = supervisor.family
             peers = (worker for worker, info in live.items() if family in info.data.get("supervises", ()))
-            supervisor.round(peers, dead)
+            with self._isolated(f"the supervisor of {family}"):
+                supervisor.round(peers, dead)
+
+    def _tick_supervisors(self) -> list[float]:
+        """Tick all. A defect of one backend is no other's; its next round is soon."""
+        waits = []
+        for supervisor in self._supervisors:
+            with self._isolated(f"the supervisor of {supervisor.family}"):
+                wait = supervisor.tick()
+                waits += [] if wait is None else [wait]
+        return waits
+
+    def _add_supervisors(self) -> None:
+        """Create the supervisors that are missing: all at first, then those whose backend couldn't be created."""
+        if self._provisioner is None:
+            return
+        for name in supervised(self._identity.offer.backends):
+            if name not in self._supervised:
+                with self._isolated(f"backend {name}"):
+                    self._supervisors.append(Supervisor(self._provisioner, self._backends(name), self.wake))
+                    self._supervised.add(name)
+
+    @contextmanager
+    def _isolated(self, subject: str) -> Iterator[None]:
+        """Log an unforeseen error of one backend, so that the others' runs are supervised.
+
+        Raises:
+            ServerUnavailable, LeasePassed: unchanged, because they concern all.
+        """
+        try:
+            yield
+        except (ServerUnavailable, LeasePassed):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {message_of(error)}"
+            if self._throttle.due(f"{subject} {reason}") is not None:
+                logger.exception("Error in %s, which is tried again: %s", subject, reason)
 
     def _connected(self) -> Records:
         if self._records is None:
             records = self._open()
             self._dead_workers = DeadWorkers(records, self._settings.timing, worker=self._identity.id)
-            provisioner = Provisioner(
+            self._provisioner = Provisioner(
                 records=records,
                 keys=self._keys,
                 settings=self._settings,
                 backend=self._backends,
                 owner=self._identity.id,
             )
-            names = supervised(self._identity.offer.backends)
-            self._supervisors = [Supervisor(provisioner, self._backends(name), self.wake) for name in names]
             self._records = records
         return self._records
 

@@ -18,6 +18,7 @@ from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import shard_of
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
 from dispatcher.serialization.seals import EngineSeal, Stored
 from dispatcher.support.log_throttle import LogThrottle
 from workers.supervisor.record_cache import slim, slim_leftovers
@@ -44,8 +45,13 @@ class RecordVerifier:
     _throttle: LogThrottle = field(default_factory=lambda: LogThrottle(logger))
 
     def verified(self, record: Record) -> Record | None:
-        """Return a record as it is cached; None if nothing may be done with the run. A forged one is ended."""
-        if not self.records.runs.knows(record):
+        """Return a record as it is cached; None if nothing may be done with the run. A forged one is ended.
+
+        A run whose key isn't here is left to workers that have it while it runs. Before that, nobody but the worker
+        that holds its shard could start it: it is refused, as a waiting run is.
+        """
+        begun = record.handle is not None or record.state is not State.PROVISIONING
+        if begun and not self.records.runs.knows(record):
             self._throttle.warn(
                 f"Run {record.id} is left to other workers", SealBroken(f"its key {record.spec.key_id!r} isn't here")
             )

@@ -22,7 +22,7 @@ CUSTOM: dict[str, Any] = {
     },
     "spec": {
         "suspend": True,
-        "backoffLimit": 6,
+        "backoffLimit": 0,
         "ttlSecondsAfterFinished": 0,
         "activeDeadlineSeconds": 10,
         "template": {

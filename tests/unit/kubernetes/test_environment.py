@@ -126,6 +126,18 @@ def test_a_field_unknown_to_the_reader_is_accepted_until_checked() -> None:
         base.from_json({**data, "job_spec": custom(spec__parallelism=2)})
 
 
+@pytest.mark.parametrize(
+    "changes", [{"spec__backoffLimit": 6}, {"metadata__labels__team": "é"}, {"metadata__uid": "1"}]
+)
+def test_a_job_that_an_earlier_release_took_is_accepted_until_checked(changes: dict[str, Any]) -> None:
+    """Its run may be queued, or running; the worker and the API server decide."""
+    data = {**KubernetesJobEnvironment(job_spec=CUSTOM).to_json(), "job_spec": custom(**changes)}
+    restored = base.from_json(data)
+    assert restored.to_json() == data
+    with pytest.raises(InvalidInput, match="job_spec: "):
+        restored.check()
+
+
 def test_from_json_imports_little() -> None:
     code = (
         "import sys; from dispatcher.environments import base as environment; "

@@ -124,3 +124,18 @@ def test_parts_used_twice_are_accepted() -> None:
     spec["spec"]["template"]["spec"]["initContainers"] = [{"name": "b", "image": "i", "env": env}]
     specs.check(spec, source="job_spec")
     specs.check(CUSTOM, source="job_spec")
+
+
+def test_a_large_job_is_refused_with_its_size_and_the_limit(tmp_path: Path) -> None:
+    """The API server would refuse it, too, and then only the attempt could end."""
+    large = "x" * 1_800_000
+    file = tmp_path / "job.yaml"
+    file.write_text(f"kind: {large}\n")
+    with pytest.raises(InvalidInput, match=r"job\.yaml: it is larger than 262144 characters \(it has 1800007 bytes\)"):
+        KubernetesJobEnvironment(job_spec_file=file)
+    with pytest.raises(InvalidInput, match=r"job_spec: it is larger than 262144 characters \(it has 1800\d+ or more\)"):
+        KubernetesJobEnvironment(job_spec=custom(metadata__annotations__note=large))
+    with pytest.raises(
+        InvalidInput, match="KubernetesJobEnvironment: its Job has 1800005 characters with all arguments"
+    ):
+        KubernetesJobEnvironment(env={"LARGE": large})

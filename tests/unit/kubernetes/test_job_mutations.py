@@ -95,7 +95,7 @@ def test_several_changes_at_once_are_rendered_or_refused(backend: KubernetesBack
     paths, rendered = list(places(FULL)), 0
     for _ in range(1500):
         job: dict[str, Any] = FULL
-        for _ in range(random_choice.randint(2, 4)):
+        for _ in range(random_choice.randint(1, 4)):
             job = mutated(job, random_choice.choice(paths), random_choice.choice(MUTANTS)) or job
         rendered += render(backend, job)
     assert 20 < rendered < 1500

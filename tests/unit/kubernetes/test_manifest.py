@@ -71,7 +71,6 @@ def test_fields_set_in_every_job() -> None:
     assert spec["backoffLimit"] == 0
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    assert "activeDeadlineSeconds" not in spec
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, 86400), (0, 3600), (60, 3600), (7200, 7200), (10**6, 10**6)])
@@ -93,11 +92,36 @@ def test_the_grace_is_raised_where_it_is_lower(value: int | None, expected: int)
 
 
 @pytest.mark.parametrize(
-    ("timeout", "start_within", "deadline"), [(None, None, None), (60, None, None), (None, 60, None), (60, 30.5, 256)]
+    ("own", "timeout", "start_within", "deadline"),
+    [
+        (None, None, None, None),
+        (None, 60, None, None),
+        (None, None, 60, None),
+        (None, 60, 30.5, 256),
+        (10, None, None, 10),
+        (10, 60, 30.5, 10),
+        (1000, 60, 30.5, 256),
+    ],
 )
-def test_the_deadline_is_a_backstop_only(timeout: Any, start_within: Any, deadline: int | None) -> None:
-    job = build(KubernetesJobEnvironment(job_spec=CUSTOM), timeout=timeout, start_within=start_within)["job"]
+def test_the_deadline_is_the_users_or_a_backstop_that_comes_earlier(
+    own: int | None, timeout: Any, start_within: Any, deadline: int | None
+) -> None:
+    spec = custom(spec__activeDeadlineSeconds=own)
+    job = build(KubernetesJobEnvironment(job_spec=spec), timeout=timeout, start_within=start_within)["job"]
     assert job["spec"].get("activeDeadlineSeconds") == deadline
+
+
+def test_a_variable_that_is_overridden_keeps_its_place() -> None:
+    """Later variables of the Job may refer to it."""
+    written = [
+        {"name": "ROOT", "value": "/a"},
+        {"name": "DATA", "value": "$(ROOT)/data"},
+        {"name": "ROOT", "value": "b"},
+    ]
+    spec = custom(spec__template__spec__containers__0__env=written)
+    flow = pod_of(build(KubernetesJobEnvironment(job_spec=spec, env={"NEW": "1", "ROOT": "/mine"})))["containers"][0]
+    assert list(variables(flow).items())[:2] == [("ROOT", "/mine"), ("DATA", "$(ROOT)/data")]
+    assert variables(flow)["NEW"] == "1"
 
 
 def test_the_flows_container_is_the_first_and_is_ours() -> None:

@@ -86,6 +86,21 @@ def _stored_request(environment: KubernetesJobEnvironment, **options: Any) -> di
     return {**record.request, "instance": records.instance}
 
 
+def test_it_warns_of_what_a_worker_with_these_settings_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = {**CUSTOM, "metadata": {}}
+    job["spec"] = {"template": {"spec": {"hostNetwork": True, "containers": [{"name": "flow"}]}}}
+    _write_environment(folder, KubernetesJobEnvironment(job_spec=job))
+    result = call("render", "flows.py:greet", "--environment", "env.json")
+    assert result.exit_code == 0, result.output
+    assert yaml.safe_load(result.stdout)["spec"]["template"]["spec"]["hostNetwork"] is True
+    assert result.stderr == (
+        "warning: with these settings a worker refuses it: spec.template.spec.hostNetwork: True isn't allowed: "
+        "DISPATCHER__KUBERNETES__ALLOWED_PRIVILEGES doesn't name hostNetwork\n"
+    )
+    monkeypatch.setenv("DISPATCHER__KUBERNETES__ALLOWED_PRIVILEGES", '["hostNetwork"]')
+    assert not call("render", "flows.py:greet", "--environment", "env.json").stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
