@@ -31,11 +31,13 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     )
     cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
     namespaces: tuple[str, ...] = Field(
-        ("default",), min_length=1, description="Namespaces served (a JSON list); runs that name none go to the first."
+        ("default",),
+        min_length=1,
+        description="Namespaces served (a list); runs that name none go to the first.",
     )
     service_accounts: frozenset[str] = Field(
         frozenset(),
-        description="Service accounts that runs may name (a JSON list); none: all of the namespace.",
+        description="Service accounts that runs may name (a list); none: all of the namespace.",
         examples=[["flows"]],
     )
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
