@@ -126,6 +126,12 @@ class WorkerSettings(SettingsGroup):
     runs_per_process: int | None = Field(
         None, ge=1, description="Runs after which a pool process ends and a fresh one takes its place; else any number."
     )
+    liveness_file: Path | None = Field(
+        None,
+        description="File that a worker touches every 10 s once it is ready, for as long as its threads work; for "
+        "liveness probes.",
+        examples=["/tmp/alive"],
+    )
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 
 
