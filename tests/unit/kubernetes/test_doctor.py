@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.doctor import RIGHTS
@@ -20,6 +19,7 @@ from backends.kubernetes.trial import try_out
 from dispatcher.inspection.finding import Finding, Level
 from dispatcher.runner.trial import TrialReport
 from dispatcher.support.interpreter import PYTHON
+from tests.cloud.k8s import manifests
 from tests.conftest import PYTHON as PROGRAM
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
 from tests.unit.command import call
@@ -243,9 +243,7 @@ def test_the_command(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:
-    page = Path(__file__).parents[3] / "docs" / "kubernetes.md"
-    text = next(part for part in page.read_text(encoding="utf-8").split("```yaml\n")[1:] if "kind: Role" in part)
-    role = yaml.safe_load(text.partition("```")[0])
+    (role,) = manifests("role.yaml")
     rights = {resource: tuple(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     assert rights == dict(RIGHTS)
     groups = {resource: rule["apiGroups"] for rule in role["rules"] for resource in rule["resources"]}
