@@ -1,4 +1,4 @@
-"""What the doctor concludes from a container in which :mod:`dispatcher.runner.trial` ran. Pure; backends start it."""
+"""The doctor's conclusions from a container in which :mod:`dispatcher.runner.trial` ran. Pure; backends start it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _MOST = 2000  # characters of a problem; a termination message has 4096 bytes
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
-    """What a trial found in its container.
+    """The findings of a trial in its container.
 
     Attributes:
         version: of this package in the image.

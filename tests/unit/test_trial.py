@@ -1,4 +1,4 @@
-"""What the doctor concludes from a container's report."""
+"""The doctor's conclusions from a container's report."""
 
 from __future__ import annotations
 
