@@ -51,6 +51,21 @@ def connect(settings: Settings, keys: KeyRing | None = None) -> Records:
     return _with_keys(replace(records, close=close), keys)
 
 
+def stored_instance(settings: Settings) -> str | None:
+    """Return the id of the installation at ``settings.url``; empty if there is none, None for ``memory://``. Creates
+    none.
+
+    Raises:
+        InvalidSettings: no URL is set, or it can't be parsed.
+        ServerUnavailable: the server can't be reached, or refuses the connection.
+    """
+    from dispatcher.records import redis
+
+    if settings.url is None:
+        raise settings.without_url()
+    return None if settings.url.startswith(MEMORY) else redis.stored_instance(settings.url)
+
+
 def check_worker(settings: Settings, instance: str, queues: Iterable[str]) -> None:
     """Check that the Redis users of the settings' URLs may do what a worker does. Changes nothing.
 

@@ -37,7 +37,7 @@ from pydantic_settings import (
 from dispatcher import registry
 from dispatcher.errors import InvalidInput, InvalidSettings
 from dispatcher.runs.routing import IN_PROCESS
-from dispatcher.support import settings_errors
+from dispatcher.support import settings_errors, settings_words
 from dispatcher.support.json_documents import DuplicateKey, read_document
 from dispatcher.support.urls import redacted
 
@@ -50,10 +50,16 @@ SECRET: dict[str, Any] = {"secret": True}
 G = TypeVar("G", bound="SettingsGroup")
 
 
+#: Kinds of settings that are lists of words, whose variables may be written ``a,b``.
+_WORDS = (tuple[str, ...], frozenset[str])
+
+
 class _Variables(EnvSettingsSource):
-    """The variables. JSON in them is read strictly: a key may not occur twice."""
+    """The variables. JSON in them is read strictly: a key may not occur twice. A list of words may be ``a,b``, too."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
+        if field is not None and field.annotation in _WORDS and (words := settings_words.split(value)):
+            return words
         try:
             return read_document(value)
         except DuplicateKey as error:
@@ -97,8 +103,8 @@ class KeySettings(SettingsGroup):
 class WorkerSettings(SettingsGroup):
     """Settings of a worker: what it serves and how it ends."""
 
-    backends: frozenset[str] = Field(IN_PROCESS, description="Backends served (a JSON list).")
-    labels: frozenset[str] = Field(frozenset(), description="Labels served (a JSON list).", examples=[["gpu", "eu"]])
+    backends: frozenset[str] = Field(IN_PROCESS, description="Backends served (a list).")
+    labels: frozenset[str] = Field(frozenset(), description="Labels served (a list).", examples=[["gpu", "eu"]])
     every_label: bool = Field(False, description="Serve runs of any labels; the laptop server's worker does.")
     scope: str = Field(
         "",
@@ -107,7 +113,7 @@ class WorkerSettings(SettingsGroup):
     )
     callbacks: frozenset[str] = Field(
         frozenset(),
-        description="on_exit functions (a JSON list of modules and module:function) that this worker calls where the "
+        description="on_exit functions (a list of modules and module:function) that this worker calls where the "
         "runner in a container died first.",
         examples=[["flows:tidy_up"]],
     )
@@ -119,6 +125,12 @@ class WorkerSettings(SettingsGroup):
     )
     runs_per_process: int | None = Field(
         None, ge=1, description="Runs after which a pool process ends and a fresh one takes its place; else any number."
+    )
+    liveness_file: Path | None = Field(
+        None,
+        description="File that a worker touches every 10 s once it is ready, for as long as its threads work; for "
+        "liveness probes.",
+        examples=["/tmp/alive"],
     )
     drain: float = Field(30.0, ge=0, description="Seconds that running flows get after SIGTERM.")
 

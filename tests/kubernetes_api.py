@@ -65,6 +65,7 @@ class FakeCluster:
     allowed: bool = True  #: result of a SelfSubjectAccessReview
     ready: bool = True  #: result of /readyz
     denied: set[tuple[str, str]] = field(default_factory=set)  #: resources and verbs that it denies nevertheless
+    log: bytes = b"line 1\nline 2\n"  #: of every container
     keep_pods: bool = False  #: deleted pods stay Terminating
     requests: list[ReceivedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
@@ -259,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (error := cluster.errors.get((request.method, kind))) is not None:
             raise error
         if rest == "log":
-            self._send(200, b"line 1\nline 2\n", kind="text/plain")
+            self._send(200, cluster.log, kind="text/plain")
         elif request.query.get("watch"):
             self._stream(cluster.watch(kind, namespace, request.query))
         else:

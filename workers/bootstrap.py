@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 
 from dispatcher import registry
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
+from dispatcher.support import private_files
+
+#: Celery's warnings of users that are usual in containers: root, and one without an entry in /etc/group.
+_OF_CONTAINERS = ("superuser privileges", "specified gid or egid was not found")
 
 
 def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
@@ -27,6 +32,8 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
 
     if settings.url is None:
         raise settings.without_url()
+    if os.getpid() == 1:
+        private_files.be_alone()
     KeyRing.from_settings(settings)  # so that a missing key is an error before anything is started
     for name in sorted(settings.worker.backends):
         registry.backend(name).check_settings(settings)
@@ -37,7 +44,8 @@ def run_worker(settings: Settings, *, level: int = logging.INFO) -> int:
     app = build(settings, patient=True)
     _import_early()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*superuser privileges", category=Warning)
+        for message in _OF_CONTAINERS:
+            warnings.filterwarnings("ignore", message=f".*{message}", category=Warning)
         worker = app.Worker(
             hostname=_name(sorted(offer_of(settings.worker).backends)),
             loglevel=logging.getLevelName(level),

@@ -26,6 +26,7 @@ from dispatcher.support.hangup import leave_terminal
 from workers.backend_cache import BackendCache
 from workers.claims import open_records
 from workers.identity import new_identity, offer_of
+from workers.liveness import LivenessFile
 from workers.notifications import NotificationListener
 from workers.pool.death import Death
 from workers.pool.holder_names import HolderNames
@@ -215,6 +216,11 @@ class WorkerEngine:
         self._call_soon(lambda: None)
 
     def _on_ready(self, **_: Any) -> None:
+        if (path := self.settings.worker.liveness_file) is not None:
+            file = LivenessFile(path, self._threads)
+            liveness = Ticker("liveness", file.tick, file.close)
+            self._threads = (*self._threads, liveness)
+            liveness.start()
         unsure = self.identity.offer.backends if self.identity.supervises else ()
         log_ready(self.identity.id, unsure, self._backends)
 

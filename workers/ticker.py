@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
@@ -34,6 +35,7 @@ class Ticker(threading.Thread):
         self._woken: Mailbox[None] = Mailbox()
         self._stopping = False
         self._failed = False  # the server was unavailable at the last tick
+        self.ticked_at = time.monotonic()  #: when the last tick ended
 
     def wake(self) -> None:
         """Tick at once. Safe from any thread and from a signal handler."""
@@ -49,7 +51,9 @@ class Ticker(threading.Thread):
     def run(self) -> None:
         try:
             while not self._stopping:
-                self._wait(self._tick_once())
+                delay = self._tick_once()
+                self.ticked_at = time.monotonic()
+                self._wait(delay)
         finally:
             try:
                 self._close()

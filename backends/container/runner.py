@@ -6,9 +6,11 @@ import math
 
 from dispatcher.settings import Settings
 
-#: The program that runs an attempt of a run, and the one that runs a flow for an environment's ``execute``.
+#: The program that runs an attempt of a run, the one that runs a flow for an environment's ``execute``, and one
+#: that only tries out the container, for the doctor.
 RUNNER = "dispatcher.runner"
 DIRECT_RUNNER = "dispatcher.runner.direct"
+TRIAL_RUNNER = "dispatcher.runner.trial"
 
 
 def command(module: str = RUNNER) -> list[str]:

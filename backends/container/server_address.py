@@ -30,7 +30,7 @@ def server_url(
     Raises:
         InvalidSettings: none is set, or containers can't reach it.
     """
-    variable = f"{variables}URL" if group.url else URL
+    variable = source(group, variables=variables)
     url = group.url or settings.url or ""
     remedy = f"set {variables}URL to its address as containers reach it"
     if not url:
@@ -42,6 +42,11 @@ def server_url(
         option = urlencode({"ssl_ca_certs": ca_path})
         url = f"{url}{'&' if address.options else '?'}{option}"
     return url
+
+
+def source(group: ContainerSettings, *, variables: str) -> str:
+    """Return the variable that gives containers the server's URL."""
+    return f"{variables}URL" if group.url else URL
 
 
 def authority(group: ContainerSettings, *, variables: str) -> str | None:

@@ -1,25 +1,20 @@
 """The checks of ``dispatcher doctor --backend kubernetes``: the API, our rights, quotas, and whether a pod starts.
 
-The last check starts something: a Job of the runner image that ends at once, deleted afterwards.
+The last check (:mod:`backends.kubernetes.trial`) starts a Job, and deletes it.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from backends.base import Observation, Phase
-from backends.container.runner import DIRECT_RUNNER
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.settings import KubernetesSettings
-from dispatcher.errors import DispatcherError, Permanent, Transient
+from backends.kubernetes.trial import try_out
+from dispatcher.errors import DispatcherError
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
-from dispatcher.runs.attempt import Attempt
-from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
-from dispatcher.support.ids import new_id
 
 if TYPE_CHECKING:
     from backends.kubernetes.backend import KubernetesBackend
@@ -34,10 +29,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "resourcequotas": ("list",),
 }
 
-_SETTLED = frozenset({Phase.RUNNING, Phase.ENDED, Phase.GONE})
 _OLDEST = (1, 27)
 _START_TIMEOUT = 60.0  # seconds that the pod of the last check gets
-_POLL_INTERVAL = 0.2
 _ERRORS = (ApiError, Unclear, Unreachable, DispatcherError)
 
 
@@ -54,7 +47,7 @@ def examine(
     Args:
         backend, api: of the cluster that the settings choose.
         settings: of the worker.
-        within: seconds that a pod gets to start.
+        within: seconds that a pod gets to start and to end.
         wait: sleeps between two polls.
     """
     try:
@@ -68,7 +61,7 @@ def examine(
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)
         if not missing & {"jobs", "secrets", "pods"}:
-            yield _start(backend, namespace, within=within, wait=wait)
+            yield from try_out(backend, namespace, settings, within=within, wait=wait)
 
 
 def _version(version: Mapping[str, Any]) -> Finding:
@@ -114,52 +107,3 @@ def _quotas(api: Api, namespace: str) -> Iterator[Finding]:
         yield warning("quota", text, "runs wait until others have ended")
     else:
         yield ok("quota", f"namespace {namespace}: {len(quotas)} quotas, none used up")
-
-
-def _start(backend: KubernetesBackend, namespace: str, *, within: float, wait: Callable[[float], None]) -> Finding:
-    """Check whether a pod of the runner image is pulled, scheduled and started."""
-    run_id = new_id()
-    attempt = Attempt(
-        run_id=run_id,
-        number=1,
-        name=f"flow-{run_id}-doctor",
-        instance=f"doctor-{run_id}",
-        shard="",
-        environment={"namespace": namespace},
-        variables={},
-        flow="dispatcher doctor",
-    )
-    remedy = "correct what the message names; the image is DISPATCHER__KUBERNETES__IMAGE"
-    try:
-        request = backend.request(attempt, module=DIRECT_RUNNER)
-        image = request["job"]["spec"]["template"]["spec"]["containers"][0]["image"]
-        handle = backend.submit(request, {})
-    except (Permanent, Transient) as error:
-        return problem("start", f"namespace {namespace}: {error}", remedy)
-    try:
-        observation = _observe(backend, handle, within, wait)
-    finally:
-        _delete(backend, handle)
-    if observation.exit_code is not None or observation.phase is Phase.RUNNING:
-        return ok("start", f"namespace {namespace}: {image} was pulled and started")
-    text = f"{observation.cause or 'nothing started'} {observation.reason} {observation.message}".strip()
-    return problem("start", f"namespace {namespace}: {image} within {within:g} s: {text}", remedy)
-
-
-def _observe(
-    backend: KubernetesBackend, handle: Mapping[str, Any], within: float, wait: Callable[[float], None]
-) -> Observation:
-    end = time.monotonic() + within
-    while True:
-        (observation,) = backend.poll([handle])
-        settled = observation.phase in _SETTLED or observation.cause is Cause.IMAGE_PULL
-        if settled or time.monotonic() >= end:
-            return observation
-        wait(_POLL_INTERVAL)
-
-
-def _delete(backend: KubernetesBackend, handle: Mapping[str, Any]) -> None:
-    try:
-        backend.cancel(handle, None)
-    except (Permanent, Transient):
-        return  # the pod ends by itself, and the Job's time to live removes it

@@ -43,41 +43,43 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     )
     cluster: str = Field("", description="The cluster that this worker serves, where several are named.")
     namespaces: tuple[str, ...] = Field(
-        ("default",), min_length=1, description="Namespaces served (a JSON list); runs that name none go to the first."
+        ("default",),
+        min_length=1,
+        description="Namespaces served (a list); runs that name none go to the first.",
     )
     service_accounts: frozenset[str] = Field(
         frozenset(),
-        description="Service accounts that runs may use (a JSON list); none: all of the namespace.",
+        description="Service accounts that runs may use (a list); none: all of the namespace.",
         examples=[["flows"]],
     )
     allowed_images: tuple[str, ...] = Field(
         (),
-        description="Images that Jobs may use, as patterns with * (a JSON list); none: any.",
+        description="Images that Jobs may use, as patterns with * (a list); none: any.",
         examples=[["registry.example/flows/*"]],
     )
     allowed_secrets: tuple[str, ...] = Field(
         (),
-        description="Secrets that Jobs may use, as patterns with * (a JSON list); none: any of the namespace.",
+        description="Secrets that Jobs may use, as patterns with * (a list); none: any of the namespace.",
         examples=[["flows-*", "registry"]],
     )
     allowed_volumes: frozenset[str] = Field(
         VOLUMES,
-        description="Kinds of volumes that Jobs may have, apart from hostPath (a JSON list).",
+        description="Kinds of volumes that Jobs may have, apart from hostPath (a list).",
         examples=[["configMap", "emptyDir", "nfs", "secret"]],
     )
     allowed_host_paths: tuple[str, ...] = Field(
         (),
-        description="Paths of nodes that Jobs may mount, with all below them (a JSON list).",
+        description="Paths of nodes that Jobs may mount, with all below them (a list).",
         examples=[["/mnt/data"]],
     )
     allowed_privileges: frozenset[Privilege] = Field(
         frozenset(),
-        description="Privileges that Jobs may ask for, such as hostNetwork or privileged (a JSON list).",
+        description="Privileges that Jobs may ask for, such as hostNetwork or privileged (a list).",
         examples=[["hostNetwork"]],
     )
     allowed_capabilities: frozenset[str] = Field(
         frozenset(),
-        description="Capabilities that Jobs may add (a JSON list).",
+        description="Capabilities that Jobs may add (a list).",
         examples=[["SYS_PTRACE"]],
     )
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")

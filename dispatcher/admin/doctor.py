@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from dispatcher.admin.installation import installation
 from dispatcher.admin.server_health import eviction, judge, numbers
 from dispatcher.admin.signing_keys import configured_keys, laptop_keys
-from dispatcher.errors import DispatcherError
+from dispatcher.errors import DispatcherError, EngineError
 from dispatcher.inspection.explain import command_for
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
 
@@ -97,7 +97,7 @@ def _backend(name: str, settings: Settings) -> Iterator[Finding]:
 
     try:
         backend = registry.backend(name)(settings)
-    except DispatcherError as error:
+    except (DispatcherError, EngineError) as error:
         yield problem_of(name, error, "correct what it names")
         return
     try:
@@ -106,7 +106,7 @@ def _backend(name: str, settings: Settings) -> Iterator[Finding]:
         yield problem_of("settings", error, "correct the variable")
     try:
         yield from backend.examine()
-    except DispatcherError as error:
+    except (DispatcherError, EngineError) as error:
         yield problem_of(name, error, "correct what it names")
     finally:
         backend.close()

@@ -187,7 +187,8 @@ _alone = False
 def be_alone() -> None:
     """Note that this process and its children are a container's own program: it has the temporary files to itself.
 
-    Volumes of containers are often open to all users, of which a container has one.
+    Runners are, and a worker that is the container's process 1. Volumes of containers are often open to all users, of
+    which a container has one.
     """
     global _alone  # noqa: PLW0603 - the process's, as its temporary files are
     _alone = True

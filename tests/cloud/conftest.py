@@ -21,6 +21,7 @@ from tests.integration.docker_engine import docker
 from tests.integration.workers import ROOT
 
 IMAGE = "flow-dispatcher-runner:cloud"
+WORKER_IMAGE = "flow-dispatcher-worker:cloud"
 
 
 def _skip_or_fail(reason: str) -> None:
@@ -42,20 +43,30 @@ def cluster() -> str:
 @pytest.fixture(scope="session")
 def image(cluster: str) -> str:
     """Name of the runner's image: built here and loaded into the cluster, or one that the cluster can pull."""
-    if image := os.environ.get("DISPATCHER_TEST_IMAGE"):
-        return image
+    return os.environ.get("DISPATCHER_TEST_IMAGE") or _loaded(IMAGE)
+
+
+@pytest.fixture(scope="session")
+def worker_image(cluster: str) -> str:
+    """Name of a worker's image, the runner's with the extra."""
+    return os.environ.get("DISPATCHER_TEST_WORKER_IMAGE") or _loaded(WORKER_IMAGE, "--build-arg", "EXTRAS=[kubernetes]")
+
+
+def _loaded(image: str, *arguments: str) -> str:
+    """Build an image of ours and load it into the cluster; return its name."""
     loader, base = os.environ.get("DISPATCHER_TEST_IMAGE_LOADER"), os.environ.get("DISPATCHER_TEST_BASE_IMAGE")
     if not loader:
         _skip_or_fail(
-            "neither DISPATCHER_TEST_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER (such as 'kind load docker-image')"
+            "neither DISPATCHER_TEST_IMAGE and DISPATCHER_TEST_WORKER_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER (such as "
+            "'kind load docker-image')"
         )
-    arguments = ["--build-arg", f"BASE={base}"] if base else []
+    arguments = (*arguments, "--build-arg", f"BASE={base}") if base else arguments
     with _FileLock("image"):
-        docker("build", "-q", "--network", "host", *arguments, "-f", str(ROOT / "compose/Dockerfile"), "-t", IMAGE,
+        docker("build", "-q", "--network", "host", *arguments, "-f", str(ROOT / "compose/Dockerfile"), "-t", image,
                str(ROOT))  # fmt: skip
-        result = subprocess.run([*shlex.split(str(loader)), IMAGE], capture_output=True, text=True, check=False)
+        result = subprocess.run([*shlex.split(str(loader)), image], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    return IMAGE
+    return image
 
 
 class _FileLock:

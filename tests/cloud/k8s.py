@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.docs.blocks import blocks
 from tests.waiting import wait_until
 
 Json = dict[str, Any]
@@ -25,12 +25,18 @@ Json = dict[str, Any]
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
 
 
-def rules() -> list[Json]:
-    """Return the rules of the documentation's Role for workers."""
+def manifests(title: str) -> list[Json]:
+    """Return the objects of the documentation's block with this title, such as ``role.yaml``."""
     import yaml
 
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    role_rules: list[Json] = yaml.safe_load(text)["rules"]
+    (text,) = [block.code for block in blocks(PAGE.name, PAGE.read_text(encoding="utf-8")) if block.title == title]
+    return list(yaml.safe_load_all(text))
+
+
+def rules() -> list[Json]:
+    """Return the rules of the documentation's Role for workers."""
+    (role,) = manifests("role.yaml")
+    role_rules: list[Json] = role["rules"]
     return role_rules
 
 

@@ -26,7 +26,7 @@ def test_the_page_does_what_it_says(sandbox: Sandbox, image: str, tmp_path: Path
         "DISPATCHER__URL": sandbox.server.url,
         "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
         "DISPATCHER__KUBERNETES__IMAGE": image,
-        "DISPATCHER__KUBERNETES__NAMESPACES": '["flows"]',
+        "DISPATCHER__KUBERNETES__NAMESPACES": "flows",
     }
     try:
         result = subprocess.run(

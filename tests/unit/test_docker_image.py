@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,49 @@ def test_the_context_holds_the_installer() -> None:
         sent = {name.removeprefix("build/") for name in archive.getnames() if name.startswith("build/")}
     assert {"install.py", "pip/__main__.py", our_wheel()[0]} <= sent
     assert not [name for name in sent if "__pycache__" in name]
+
+
+@pytest.mark.parametrize(
+    ("dependencies", "lacks", "expected"),
+    [
+        ([], False, []),
+        ([], True, ["ours.whl", "cp==1"]),
+        (["pandas"], False, ["pandas"]),
+        (["pandas"], True, ["ours.whl", "cp==1", "pandas"]),
+        (["flow-dispatcher[dask]"], False, ["ours.whl", "flow-dispatcher[dask]"]),
+        (["Flow_Dispatcher"], False, ["ours.whl", "Flow_Dispatcher"]),
+        (["flow.dispatcher [dask] ; python_version>'3'"], True, ["ours.whl", "cp==1", ...]),
+        (["flow-dispatcher[dask]>=1.2"], True, ["cp==1", ...]),
+        (["flow-dispatcher @ https://example/x.whl"], False, [...]),
+        (["flow-dispatcher-plugin"], False, ["flow-dispatcher-plugin"]),
+    ],
+)
+def test_what_is_installed(dependencies: list[str], lacks: bool, expected: list[Any]) -> None:
+    """An index may have another project under our name: it is asked only for a release that somebody names."""
+    wanted = [*expected[:-1], *dependencies] if expected[-1:] == [...] else expected
+    assert install.requirements_of("ours.whl", "cp==1", dependencies, lacks=lacks) == wanted
+
+
+def test_a_project_of_our_name_on_an_index_is_not_installed(tmp_path: Path) -> None:
+    name, data = our_wheel()
+    index, here = tmp_path / "index", tmp_path / "here"
+    index.mkdir()
+    here.mkdir()
+    (here / name).write_bytes(data)
+    forged = "flow_dispatcher-99.0"
+    with zipfile.ZipFile(index / f"{forged}-py3-none-any.whl", "w") as archive:
+        archive.writestr("dispatcher/__init__.py", "raise SystemExit('forged')")
+        archive.writestr(
+            f"{forged}.dist-info/METADATA", "Metadata-Version: 2.1\nName: flow-dispatcher\nVersion: 99.0\n"
+        )
+        archive.writestr(f"{forged}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{forged}.dist-info/RECORD", "")
+    requirements = install.requirements_of(str(here / name), "", ["flow-dispatcher[dask]"], lacks=False)
+    options = ["-q", "--no-deps", "--no-index", "--find-links", str(index), "--target", str(tmp_path / "target")]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, *requirements], check=True)
+    assert {path.name for path in (tmp_path / "target").glob("*.dist-info")} == {
+        f"{name.partition('-py3')[0]}.dist-info"
+    }
 
 
 def test_our_own_wheel_is_one_that_pip_installs(tmp_path: Path) -> None:

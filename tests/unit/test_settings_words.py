@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import InvalidSettings
 from dispatcher.settings import Settings
 
@@ -11,7 +12,9 @@ WRONG = {
     "WORKER__DRAIN=five": "must be a valid number, .*, got 'five'; for example DISPATCHER__WORKER__DRAIN=30 ",
     "WORKER__DRAIN=inf": "must be a finite number, got 'inf'; for example",
     "WORKER__CONCURRENCY=0": "must be greater than or equal to 1, got '0'; for example",
-    "WORKER__BACKENDS=local": r"must be JSON, got 'local'; .*__BACKENDS='\[\"local\", \"remote\"\]' ",
+    "WORKER__BACKENDS=[local]": r"must be JSON, got '\[local\]'; .*__BACKENDS='\[\"local\", \"remote\"\]' ",
+    "WORKER__BACKENDS=local,": r"must be JSON, got 'local,'; .*__BACKENDS='\[\"local\", \"remote\"\]' ",
+    "KUBERNETES__NAMESPACES=a b": r"must be JSON, got 'a b'; .*__NAMESPACES='\[\"default\"\]' ",
     'WORKER__BACKENDS="local"': r"must be a JSON list, got 'local'; for example DISPATCHER__WORKER__BACKENDS='\[",
     "WORKER__DRIAN=5": r"isn't a setting; did you mean DISPATCHER__WORKER__DRAIN\?",
     "DEFAULTS__TIMEOUT=nan": "must be a finite number, got 'nan'; for example DISPATCHER__DEFAULTS__TIMEOUT=3600",
@@ -28,6 +31,18 @@ def test_a_wrong_setting(assignment: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv(f"DISPATCHER__{name}", value)
     with pytest.raises(InvalidSettings, match=f"^DISPATCHER__{name}: {WRONG[assignment]}"):
         Settings.load()
+
+
+LISTS = {"flows": ("flows",), "eu, gpu": ("eu", "gpu"), '["flows"]': ("flows",), "2024": ("2024",), "null": ("null",)}
+
+
+@pytest.mark.parametrize("value", LISTS)
+def test_a_list_of_words_needs_no_json(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHER__KUBERNETES__NAMESPACES", value)
+    monkeypatch.setenv("DISPATCHER__WORKER__LABELS", value)
+    settings = Settings.load()
+    assert settings.group(KubernetesSettings).namespaces == LISTS[value]
+    assert settings.worker.labels == frozenset(LISTS[value])
 
 
 @pytest.mark.parametrize(

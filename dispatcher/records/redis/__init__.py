@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dispatcher.records.bell import Bell
     from dispatcher.records.redis.connection.client import Client
 
-__all__ = ["open_redis"]
+__all__ = ["open_redis", "stored_instance"]
 
 
 def open_redis(
@@ -85,16 +85,44 @@ def open_redis(
     )
 
 
+def stored_instance(url: str, *, timeout: float = 5.0) -> str:
+    """Return the installation's id at a server; empty if there is none. Creates none.
+
+    Args:
+        url: of the server, in one of the forms of :mod:`dispatcher.support.urls`.
+        timeout: seconds to connect, to send, and to answer, each.
+
+    Raises:
+        InvalidSettings: the URL can't be read, or the stored id isn't valid.
+        ServerUnavailable: the server can't be reached or refuses us.
+    """
+    from dispatcher.records.redis.connection.client import Client
+    from dispatcher.records.redis.keys import INSTANCE
+
+    client = Client(url, timeout=timeout)
+    try:
+        stored = client.one("GET", INSTANCE)
+        return "" if stored is None else _checked(client, stored)
+    finally:
+        client.close()
+
+
 def _instance(client: Client) -> str:
     """Return the installation's id; create one if there is none."""
-    from dispatcher.errors import InvalidSettings
     from dispatcher.records.redis.keys import INSTANCE
-    from dispatcher.support.ids import is_instance
 
     stored = client.one("GET", INSTANCE)  # before SET: an ACL may allow only this
     if stored is None:
         _, stored = client.many([("SET", INSTANCE, secrets.token_hex(4), "NX"), ("GET", INSTANCE)])
-    instance: str = stored.decode(errors="replace")
+    return _checked(client, stored)
+
+
+def _checked(client: Client, stored: bytes) -> str:
+    from dispatcher.errors import InvalidSettings
+    from dispatcher.records.redis.keys import INSTANCE
+    from dispatcher.support.ids import is_instance
+
+    instance = stored.decode(errors="replace")
     if not is_instance(instance):
         raise InvalidSettings(f"the installation's id at {client.shown} isn't valid: {INSTANCE} holds {instance!r}")
     return instance

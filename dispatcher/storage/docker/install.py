@@ -6,6 +6,7 @@ into :data:`TARGET`, which the final stage copies; other files that pip writes s
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ HERE = Path(__file__).resolve().parent
 
 #: Where packages lie in an image: ``site-packages`` and ``bin`` below it.
 TARGET = Path("/opt/flow-packages")
+
+#: A requirement of our own package: its extras, and what it says of the release before a marker.
+_OURS = re.compile(r"flow[-_.]+dispatcher\s*(\[[^]]*\])?\s*(?P<release>[^;]*?)\s*(;.*)?", re.IGNORECASE)
 
 
 def lacks_dispatcher() -> bool:
@@ -45,10 +49,27 @@ def gather(prefix: Path, target: Path) -> None:
                 shutil.copytree(root / folder, target / folder, symlinks=True, dirs_exist_ok=True)
 
 
-def main(own_requirements: Sequence[str], dependencies: Sequence[str], target: Path = TARGET) -> int:
-    """Install ``dependencies``, and our own requirements if the image has no runner. Return pip's exit status."""
+def requirements_of(wheel: str, cloudpickle: str, dependencies: Sequence[str], *, lacks: bool) -> list[str]:
+    """Return what is installed. Our package is this wheel, and never its name, which an index may have of others.
+
+    Only a dependency that names a release of ours, or an address, is left to pip.
+
+    Args:
+        wheel: path of our wheel.
+        cloudpickle: requirement of the version that sealed the flows.
+        dependencies: the user's.
+        lacks: the image has no runner.
+    """
+    ours = [match["release"] for text in dependencies if (match := _OURS.fullmatch(text.strip())) is not None]
+    if any(ours):
+        return [*([cloudpickle] if lacks else ()), *dependencies]
+    return [*([wheel] if lacks or ours else ()), *([cloudpickle] if lacks else ()), *dependencies]
+
+
+def main(wheel: str, cloudpickle: str, dependencies: Sequence[str], target: Path = TARGET) -> int:
+    """Install ``dependencies``, and our package if the image has no runner. Return pip's exit status."""
     target.mkdir(parents=True, exist_ok=True)
-    requirements = [*(own_requirements if lacks_dispatcher() else ()), *dependencies]
+    requirements = requirements_of(wheel, cloudpickle, dependencies, lacks=lacks_dispatcher())
     if not requirements:
         return 0
     prefix = HERE / "prefix"
@@ -60,4 +81,4 @@ def main(own_requirements: Sequence[str], dependencies: Sequence[str], target: P
 
 if __name__ == "__main__":
     wheel, cloudpickle, *dependencies = sys.argv[1:]
-    sys.exit(main([str(HERE / wheel), cloudpickle], dependencies))
+    sys.exit(main(str(HERE / wheel), cloudpickle, dependencies))
