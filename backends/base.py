@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from dispatcher.inspection.finding import Finding, ok, problem
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.place_identity import Identity
 from dispatcher.runs.states import Cause
 
 if TYPE_CHECKING:
@@ -92,6 +93,17 @@ class Backend(ABC):
     def place(self) -> str:
         """The name of its cluster or the like; empty if there is only one. Workers of one place supervise its runs."""
         return ""
+
+    @property
+    def identity(self) -> Identity:
+        """Identity that tells its place from others of the same name, as last read; empty if unknown. No I/O."""
+        return {}
+
+    def identify(self) -> None:  # noqa: B027 - most need none
+        """Read the identity, unless it was read through the present connection; one or two short requests at most.
+
+        Called before a request is prepared, which stores it. It raises nothing: an unreachable service has none.
+        """
 
     @classmethod  # noqa: B027 - most need none
     def check_settings(cls, settings: Settings) -> None:

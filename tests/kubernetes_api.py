@@ -57,6 +57,7 @@ class FakeCluster:
 
     objects: dict[Key, Json] = field(default_factory=dict)
     history: list[tuple[int, str, str, Json]] = field(default_factory=list)  # version, event, kind, object
+    uid: str = field(default_factory=lambda: str(uuid.uuid4()))  #: of kube-system; ConfigMaps' UIDs derive from it
     version: int = 100
     forgotten: int = 0  #: watches from before this version get 410
     bookmarks: float = 0.2  #: seconds between two bookmarks
@@ -148,6 +149,13 @@ class FakeCluster:
             self.forgotten = self.version
             self.history.clear()
             self.changed.notify_all()
+
+    def rebuild(self) -> None:
+        """Become another cluster at the same address: nothing of the old one is left, and watches end."""
+        with self.changed:
+            self.uid = str(uuid.uuid4())
+            self.objects.clear()
+            self.forget()
 
     def _remove(self, key: Key) -> Json:
         if key[0] == "pods" and self.keep_pods:
@@ -257,6 +265,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200 if cluster.ready else 500, b"ok" if cluster.ready else b"informer-sync failed")
             return
         namespace, kind, name, rest = _parts(request.path)
+        kind = kind or "namespaces"
         if (error := cluster.errors.get((request.method, kind))) is not None:
             raise error
         if rest == "log":
@@ -289,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _parts(path: str) -> tuple[str, str, str, str]:
-    parts = [*path.split("/namespaces/", 1)[1].split("/"), "", ""]
+    parts = [*path.split("/namespaces/", 1)[1].split("/"), "", "", ""]
     return parts[0], parts[1], parts[2], parts[3]
 
 
@@ -303,6 +312,10 @@ def _handle(cluster: FakeCluster, request: ReceivedRequest, namespace: str, kind
         case "DELETE":
             uid = ((request.body or {}).get("preconditions") or {}).get("uid")
             return cluster.delete(kind, name, namespace, uid=uid)
+    if (kind, namespace) == ("namespaces", "kube-system"):
+        return {"metadata": {"name": namespace, "uid": cluster.uid}}
+    if (kind, name) == ("configmaps", "kube-root-ca.crt"):
+        return {"metadata": {"name": name, "namespace": namespace, "uid": f"{cluster.uid}-{namespace}"}}
     return cluster.get(kind, name, namespace) if name else cluster.list(kind, namespace, request.query)
 
 

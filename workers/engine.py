@@ -18,6 +18,7 @@ from celery import bootsteps, signals
 
 from dispatcher.code.cache import BundleCache
 from dispatcher.runs.attempt import family
+from dispatcher.runs.place_identity import Identity
 from dispatcher.runs.routing import listed
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
@@ -108,6 +109,7 @@ class WorkerEngine:
             is_idle=self._is_idle,
             last_output=journals.last_output,
             leave=self._leave,
+            places=self._places,
         )
         self.signals = ShutdownSignals(worker, lambda at_once: self.drain(at_once=at_once))
         self._threads = self._make_threads()
@@ -189,6 +191,15 @@ class WorkerEngine:
     def _pids(self) -> set[int]:
         pool = getattr(self._worker.pool, "_pool", None)
         return {process.pid for process in list(pool._pool)} if pool is not None else set()
+
+    def _places(self) -> dict[str, Identity]:
+        """Return the known identities of the places supervised, by the families of their shards."""
+        backends = [self._backends(name) for name in sorted(self.identity.offer.backends)]
+        return {
+            family(backend.name, backend.place): backend.identity
+            for backend in backends
+            if not backend.in_process and backend.identity
+        }
 
     def _is_idle(self) -> bool:
         """Return True if no message is on its way to a pool process: taken off the queue, but not yet accepted."""

@@ -6,11 +6,13 @@ import os
 import platform
 import secrets
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from dispatcher.records.workers import WorkerInfo
+from dispatcher.runs.place_identity import Identity as PlaceIdentity
 from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.spec import FEATURES
 from dispatcher.settings import WorkerSettings
@@ -28,8 +30,13 @@ class Identity:
     celery_name: str
     supervises: tuple[str, ...] = ()  #: families of the shards that it supervises with others
 
-    def info(self, *, queues: tuple[str, ...], started_at: float) -> WorkerInfo:
-        """Return the information to register; ``started_at`` is by the server's clock."""
+    def info(
+        self, *, queues: tuple[str, ...], started_at: float, places: Mapping[str, PlaceIdentity] | None = None
+    ) -> WorkerInfo:
+        """Return the information to register; ``started_at`` is by the server's clock.
+
+        ``places``: the identities of the places that it supervises, by the families of their shards.
+        """
         return WorkerInfo(
             id=self.id,
             host=self.host,
@@ -43,6 +50,7 @@ class Identity:
             queues=queues,
             data={
                 **({"supervises": list(self.supervises)} if self.supervises else {}),
+                **({"places": {family: dict(identity) for family, identity in places.items()}} if places else {}),
                 **({"knows": sorted(FEATURES)} if FEATURES else {}),
             },
         )

@@ -20,17 +20,19 @@ from backends.kubernetes import manifest, reasons
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable, load_sdk
 from backends.kubernetes.cluster.errors import translated
+from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.create import create
 from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.handle import JobKey, Scope, make_handle
-from backends.kubernetes.jobs import Jobs
+from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.place_identity import Identity, part_of
 from dispatcher.settings import Settings
 from dispatcher.support.ids import is_run_id
 
@@ -54,9 +56,10 @@ class KubernetesBackend(ContainerBackend):
         cluster = kubernetes.clusters.get(self._scope.cluster, ClusterSettings())
         pace = Pace(kubernetes.requests_per_second, bucket=shared(cluster))
         self._api = Api(cluster, timeout=kubernetes.request_timeout, pace=pace)
-        self._watches = Watches(self._api, kubernetes)
-        self._jobs = Jobs(self._api, self._watches)
-        self._observer = Observer(self._scope, self._watches, self._jobs)
+        self._identity = ClusterIdentity(self._api, kubernetes.namespaces)
+        self._watches = Watches(self._api, kubernetes, self._identity)
+        self._jobs = Jobs(self._api, self._watches, self._identity)
+        self._observer = Observer(self._scope, self._watches, self._jobs, self._identity)
 
     @property
     def place(self) -> str:
@@ -83,8 +86,17 @@ class KubernetesBackend(ContainerBackend):
         except (Permanent, Transient) as error:
             return str(error)
 
+    @property
+    def identity(self) -> Identity:
+        return self._identity.last_read
+
+    def identify(self) -> None:
+        self._identity.refresh()
+
     def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
-        return manifest.build(attempt, self._settings, module=module)
+        request = manifest.build(attempt, self._settings, module=module)
+        identity = self._identity.of_namespace(request["namespace"])
+        return {**request, "identity": identity} if identity else request
 
     def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
         request = manifest.draft(attempt, self._settings)
@@ -101,6 +113,9 @@ class KubernetesBackend(ContainerBackend):
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         manifest.check_request(request, self._settings)
         with translated(self._api, request["namespace"]):
+            identity = part_of(self._identity.current(), request["namespace"])
+            if doubt := self._identity.doubt(request):
+                raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
             ca = _authority(self._settings)
             variables = dict(secrets)
             if server_address.URL in secrets:
@@ -112,6 +127,7 @@ class KubernetesBackend(ContainerBackend):
             cluster=request["cluster"],
             container=request["container"],
             instance=request["job"]["metadata"]["labels"][manifest.INSTANCE],
+            identity=identity,
         )
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
@@ -149,7 +165,7 @@ class KubernetesBackend(ContainerBackend):
         """Yield the findings of ``dispatcher doctor``; start a pod, which gets ``within`` seconds."""
         from backends.kubernetes.doctor import examine
 
-        return examine(self, self._api, self._settings, within=within, wait=time.sleep)
+        return examine(self, self._api, self._settings, self._identity, within=within, wait=time.sleep)
 
     def watch(self, changed: Changed, instance: str) -> None:
         self._watches.on_change = changed
@@ -165,12 +181,15 @@ class KubernetesBackend(ContainerBackend):
         for namespace in self._scope.namespaces:
             with translated(self._api, namespace):
                 jobs = self._jobs.list_all(namespace, label)
+                identity = part_of(self._identity.current(), namespace)
             for job in jobs:
                 metadata, spec = job["metadata"], job["spec"]
                 if not is_run_id(metadata["run"]) or not metadata["attempt"].isdecimal() or spec["suspend"]:
                     continue  # not ours, or a quota queue holds it, which may take any time
                 key = JobKey(namespace, metadata["name"], metadata["uid"])
-                handle = make_handle(key, cluster=self._scope.cluster, container=spec["container"], instance=label)
+                handle = make_handle(
+                    key, cluster=self._scope.cluster, container=spec["container"], instance=label, identity=identity
+                )
                 attempt = int(metadata["attempt"])
                 orphans.append(Found(run_id=metadata["run"], attempt=attempt, age=age(job, now), handle=handle))
         return orphans

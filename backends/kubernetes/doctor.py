@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
+from backends.kubernetes.cluster.identity import RIGHT, ClusterIdentity
 from backends.kubernetes.settings import KubernetesSettings
 from backends.kubernetes.trial import try_out
 from dispatcher.errors import DispatcherError
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
+from dispatcher.runs.place_identity import part_of, shown
 from dispatcher.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ def examine(
     backend: KubernetesBackend,
     api: Api,
     settings: Settings,
+    identity: ClusterIdentity,
     *,
     within: float = _START_TIMEOUT,
     wait: Callable[[float], None],
@@ -47,6 +50,7 @@ def examine(
     Args:
         backend, api: of the cluster that the settings choose.
         settings: of the worker.
+        identity: of the cluster.
         within: seconds that a pod gets to start and to end.
         wait: sleeps between two polls.
     """
@@ -57,6 +61,7 @@ def examine(
         return
     yield _version(version)
     for namespace in settings.group(KubernetesSettings).namespaces:
+        yield _identity(identity, namespace)
         missing = yield from _rights(api, namespace)
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)
@@ -70,6 +75,18 @@ def _version(version: Mapping[str, Any]) -> Finding:
     if numbers < _OLDEST:
         return warning("api", f"{text} is older than what is tested", f"use {_OLDEST[0]}.{_OLDEST[1]} or later")
     return ok("api", f"{text} answers")
+
+
+def _identity(identity: ClusterIdentity, namespace: str) -> Finding:
+    """Check whether the worker can tell on which cluster a namespace is."""
+    try:
+        anchors = part_of(identity.read(), namespace)
+    except _ERRORS as error:
+        return problem_of("cluster", error, "see the API server's log")
+    if anchors:
+        return ok("cluster", f"namespace {namespace} is on the one with {shown(anchors)}")
+    text = f"namespace {namespace}: a worker can't tell its cluster from another one: missing {RIGHT}"
+    return warning("cluster", text, "give the worker the Role of the docs in each namespace")
 
 
 def _rights(api: Api, namespace: str) -> Generator[Finding, None, set[str]]:

@@ -25,7 +25,9 @@ class JobKey(NamedTuple):
         return cls(str(handle["namespace"]), str(handle["name"]), str(handle["uid"]))
 
 
-def make_handle(key: JobKey, *, cluster: str, container: str, instance: str) -> Handle:
+def make_handle(
+    key: JobKey, *, cluster: str, container: str, instance: str, identity: Mapping[str, str] | None = None
+) -> Handle:
     """Return the handle of a Job.
 
     Args:
@@ -33,6 +35,7 @@ def make_handle(key: JobKey, *, cluster: str, container: str, instance: str) -> 
         cluster: its cluster's name in the settings.
         container: name of the container that runs the flow.
         instance: the installation's label value.
+        identity: the cluster's, as far as it is known.
     """
     return {
         "cluster": cluster,
@@ -41,6 +44,7 @@ def make_handle(key: JobKey, *, cluster: str, container: str, instance: str) -> 
         "uid": key.uid,
         "container": container,
         "instance": instance,
+        **({"identity": dict(identity)} if identity else {}),
     }
 
 

@@ -12,8 +12,12 @@ from backends.base import Handle
 from backends.kubernetes import manifest
 from backends.kubernetes.cluster.api import Api, ApiError
 from backends.kubernetes.cluster.cache import Cache, trim
+from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.handle import JobKey
+from dispatcher.errors import Transient
+
+MISMATCH_RETRY = 30.0  #: seconds until a request about another cluster's Job is tried again
 
 
 class Jobs:
@@ -22,11 +26,13 @@ class Jobs:
     Args:
         api: the cluster.
         watches: its watches, whose caches save requests.
+        identity: of the cluster.
     """
 
-    def __init__(self, api: Api, watches: Watches) -> None:
+    def __init__(self, api: Api, watches: Watches, identity: ClusterIdentity) -> None:
         self._api = api
         self._watches = watches
+        self._identity = identity
 
     def cache(self, handle: Handle) -> Cache | None:
         """Return the cache that covers a handle's Job; None if none is current."""
@@ -48,8 +54,22 @@ class Jobs:
         return metadata if metadata is not None and metadata["uid"] == key.uid else None
 
     def exists(self, key: JobKey) -> bool:
-        """Return True if the API server has this very Job."""
-        return self.find(key) is not None
+        """Return True if the API server has this very Job; if not, the cluster's identity has been read again."""
+        if self.find(key) is not None:
+            return True
+        self._identity.read()
+        return False
+
+    def check_cluster(self, target: Mapping[str, Any]) -> None:
+        """Check that a handle or request whose Job wasn't found is of this cluster, whose identity is read now.
+
+        Raises:
+            Transient: it isn't, or that isn't sure.
+        """
+        if target.get("identity"):
+            self._identity.read()
+        if doubt := self._identity.doubt(target):
+            raise Transient(doubt, retry_in=MISMATCH_RETRY)
 
     def list_all(self, namespace: str, instance: str) -> list[dict[str, Any]]:
         """Return all Jobs of an installation in a namespace, trimmed as the cache keeps them."""

@@ -1,7 +1,7 @@
 """Observation of many attempts at once, from the caches of watches. Answers the backend's ``poll``.
 
 Reads are in memory. A Job that no watch has shown is looked up by name on another thread; the cache alone never decides
-that it is gone.
+that it is gone, and its absence says nothing unless the identity of its cluster is that of the cluster asked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from backends.base import Handle, Observation, Phase
 from backends.kubernetes import reasons
+from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.lookup import JobLookup
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.handle import JobKey, Scope
@@ -29,10 +30,12 @@ class Observer:
         scope: the cluster and namespaces that are served.
         watches: what is observed.
         jobs: looks up a missing Job.
+        identity: of the cluster.
     """
 
-    def __init__(self, scope: Scope, watches: Watches, jobs: Jobs) -> None:
+    def __init__(self, scope: Scope, watches: Watches, jobs: Jobs, identity: ClusterIdentity) -> None:
         self._scope = scope
+        self._identity = identity
         self._watches = watches
         self._lookup = JobLookup(jobs.exists, lambda key: watches.on_change(key.uid, ""))
         self._clocks: dict[JobKey, tuple[float, reasons.Clocks]] = {}  # with the time of the last observation
@@ -61,7 +64,7 @@ class Observer:
         job, gone = watch.cache.job(key.uid)
         _, clocks = self._clocks.get(key, (now, {}))
         if job is None:
-            return self._observe_missing(key, clocks, now)
+            return self._observe_missing(handle, clocks, now)
         pods = watch.cache.pods(key.uid)
         uids = [key.uid, *(str(pod.object["metadata"]["uid"]) for pod in pods)]
         snapshot = reasons.Snapshot(
@@ -75,20 +78,25 @@ class Observer:
         self._clocks[key] = (now, clocks)
         return replace(observation, times=times(job, pods, snapshot.events, snapshot.container))
 
-    def _observe_missing(self, key: JobKey, clocks: reasons.Clocks, now: float) -> Observation:
-        """Observe a Job that no watch has shown: it is very new, or was deleted while nobody watched."""
+    def _observe_missing(self, handle: Handle, clocks: reasons.Clocks, now: float) -> Observation:
+        """Observe a Job that no watch has shown: it is very new, was deleted while nobody watched, or is on another
+        cluster."""
+        key = JobKey.of(handle)
         missing_since, _ = clocks.get("missing", (now, ""))
         self._clocks[key] = (now, {**clocks, "missing": (missing_since, "")})
         if now - missing_since < LOOKUP_AFTER:
             return Observation(phase=Phase.WAITING)
         exists = self._lookup.result(key)
         if exists is None:
-            return Observation(phase=Phase.WAITING)
+            doubt = self._identity.doubt(handle)
+            return _unseen(doubt) if doubt else Observation(phase=Phase.WAITING)
         if isinstance(exists, Exception):
             return _unseen(str(exists))
         self._clocks[key] = (now, {**clocks, "missing": (now, "")})
         if exists:
             return Observation(phase=Phase.WAITING)
+        if doubt := self._identity.doubt(handle):
+            return _unseen(doubt)
         return reasons.observe(reasons.Snapshot(job=None), {}, now)[0]
 
 

@@ -19,6 +19,7 @@ from dispatcher.admin.signing_keys import configured_keys, laptop_keys
 from dispatcher.errors import DispatcherError, EngineError
 from dispatcher.inspection.explain import command_for
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
+from dispatcher.inspection.places import examine_places
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Records
@@ -203,6 +204,7 @@ def _workers(records: Records) -> Iterator[Finding]:
     from dispatcher.runs import indexes
 
     workers = records.workers.live()
+    yield from examine_places(workers)
     unserved = {
         name: route
         for name, (route, _) in records.queues.known().items()

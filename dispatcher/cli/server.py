@@ -141,6 +141,8 @@ def _laptop_json(laptop: LaptopStatus) -> dict[str, Any]:
 
 
 def _print(view: dict[str, Any], snapshot: ServerSnapshot, laptop: LaptopStatus | None) -> None:
+    from dispatcher.inspection.places import place_rows
+
     echo(f"server     {view['server']}{' (laptop)' if laptop is not None else ''}")
     if view["broker"]:
         echo(f"broker     {view['broker']}")
@@ -162,6 +164,9 @@ def _print(view: dict[str, Any], snapshot: ServerSnapshot, laptop: LaptopStatus 
     else:
         remedy = "the next submit starts one" if laptop is not None else "`dispatcher worker` starts one"
         echo(f"no workers ({remedy})")
+    if rows := place_rows(snapshot.workers):
+        echo()
+        print_table(["CLUSTER", "IDENTITY", "WORKERS"], [list(row) for row in rows])
 
 
 def _refused(snapshot: ServerSnapshot) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from dispatcher.inspection.places import places_of
 from dispatcher.inspection.queues import QueueInfo
 from dispatcher.records.logs import Line
 from dispatcher.records.workers import WorkerInfo
@@ -93,6 +94,7 @@ def worker_json(worker: WorkerInfo) -> dict[str, Any]:
         "python": worker.python,
         "version": worker.version,
         "queues": list(worker.queues),
+        "places": {family: dict(identity) for family, identity in places_of(worker).items()},
     }
 
 

@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.inspection.deadlocks import Deadlock
+from dispatcher.inspection.places import whereabouts
 from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -44,6 +45,7 @@ def explain(
         return ["It is in a state that this release doesn't know: ask with the newest release in use."]
     lines = deadlock.sentences(record) if deadlock is not None else []
     lines += _describe_open(record, now, workers)
+    lines += whereabouts(record, workers)
     if record.state is State.QUEUED:
         lines += _queue_status(record, now, queues or {}, depth)
     if record.unknown_since is not None:

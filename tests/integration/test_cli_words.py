@@ -101,7 +101,8 @@ class Forger:
         """Register a live worker of hostile words."""
         offer = Offer(backends=frozenset({NAMES}), labels=frozenset({NAMES}), scope=NAMES)
         info = WorkerInfo(id=NAMES, host=NAMES, pid=1, offer=offer, concurrency=1, started_at=time.time(), python=NAMES,
-                          version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS})  # fmt: skip
+                          version=NAMES, celery_name=NAMES, queues=(NAMES,), data={WORDS: WORDS, "supervises": [NAMES],
+                                                        "places": {NAMES: {NAMES: WORDS[:200]}}})  # fmt: skip
         for worker in (info, replace(info, id="w1")):
             self.records.workers.announce(worker)
 

@@ -97,6 +97,8 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
         ("GET /api/v1/namespaces/a/pods?watch=1&resourceVersion=7 HTTP/1.1", "watch pods"),
         ("GET /api/v1/namespaces/a/pods/b/log?container=flow HTTP/1.1", "get pods/log"),
         ("GET /version HTTP/1.1", "GET /version"),
+        ("GET /api/v1/namespaces/kube-system HTTP/1.1", "GET /api/v1/namespaces/kube-system"),
+        ("GET /api/v1/namespaces/a/configmaps/kube-root-ca.crt HTTP/1.1", "get configmaps"),
     ],
 )
 def test_requests_of_the_api_server_are_told_apart(line: str, verb_kind: str) -> None:

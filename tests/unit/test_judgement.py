@@ -194,6 +194,17 @@ def test_a_quota_queue_stops_the_clock_of_start_within() -> None:
     assert late.leftovers[0]["claimed"] is False
 
 
+def test_a_cancel_ends_what_is_out_of_sight_and_silent() -> None:
+    """Its cluster may be gone for good; what is left of it stays open."""
+    cancelling = after(t.request_cancel(running(), 3))
+    unseen = Observation(phase=Phase.UNKNOWN, reason="Unseen", message="it is on another cluster")
+    assert decide(cancelling, unseen, 4).end is None
+    record = ended(cancelling, unseen, 4, silent=True)
+    assert record.outcome is not None
+    assert (record.state, record.outcome.cause) == (State.CANCELLED, Cause.CANCELLED)
+    assert len(record.leftovers) == 1
+
+
 @pytest.mark.parametrize("phase", [Phase.UNKNOWN, Phase.GONE])
 def test_a_lost_node_needs_two_sources(phase: Phase) -> None:
     """The runner must be silent, and the node not ready."""

@@ -96,7 +96,7 @@ EVENT = Event(
 WORKER = {
     "id": "w", "host": "h", "pid": 3, "offer": Offer(backends=frozenset({"local"})).to_json(), "concurrency": 2,
     "started_at": 3.0, "python": "3.11", "version": "1", "celery_name": "c", "queues": ["local"],
-    "data": {"supervises": ["fake"]},
+    "data": {"supervises": ["fake"], "places": {"fake": {"kube-system": "uid"}}},
 }  # fmt: skip
 REPORT = Report(run_id="r1", attempt=1, kind=ReportKind.EXITED, outcome=OUTCOME, exit_call=ExitCall.CALLED)
 MESSAGE = json.loads(envelope(Ring(run_id="r1", task="dispatcher.execute", flow="count", route=Route("local"))))

@@ -1,156 +1,104 @@
-"""The paths of the laptop server's files, and the directories that it rejects."""
+"""Places that live workers serve under one name, for ``status``, ``doctor`` and ``explain``."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
-from dispatcher.errors import InvalidSettings
-from dispatcher.laptop.paths import LONGEST_SOCKET, LaptopPaths, read, write
-from dispatcher.settings import Settings
+from dispatcher.inspection.as_json import worker_json
+from dispatcher.inspection.explain import explain
+from dispatcher.inspection.finding import Level
+from dispatcher.inspection.places import examine_places, place_rows, whereabouts
+from dispatcher.records.workers import WorkerInfo
+from dispatcher.runs import transitions as t
+from dispatcher.runs.change import Change
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Offer
+from tests.unit.making import queued
+
+A, B = {"kube-system": "uid-a", "ca/flows": "ca-a"}, {"kube-system": "uid-b", "ca/flows": "ca-b"}
+ONLY_CA = {"ca/flows": "ca-a"}
 
 
-@pytest.fixture
-def run() -> Iterator[Path]:
-    """A runtime directory with a short name."""
-    with tempfile.TemporaryDirectory(prefix="dsp-") as directory:
-        yield Path(directory)
+def worker(name: str, identity: Any = None, *, family: str = "kubernetes") -> WorkerInfo:
+    data: dict[str, Any] = {"supervises": [family]} | ({} if identity is None else {"places": {family: identity}})
+    return WorkerInfo(
+        id=name,
+        host="mars",
+        pid=7,
+        offer=Offer(backends=frozenset({"kubernetes"})),
+        concurrency=2,
+        started_at=0.0,
+        data=data,
+    )
+
+
+def after(change: Change | None) -> Record:
+    assert change is not None
+    return change.after
+
+
+def pending(identity: Mapping[str, str] | None, *, created: bool = True) -> Record:
+    """Return a run whose infrastructure was created, or only requested, in a place with that identity."""
+    stored = {} if identity is None else {"identity": identity}
+    claimed = after(t.claim(queued(), 1, owner="w"))
+    request = {"shard": "kubernetes/1", "epoch": 1, "body": stored}
+    requested = after(t.intend(claimed, 1, epoch=1, request=request))
+    handle = {"shard": "kubernetes/1", **stored}
+    return after(t.created(requested, 1, epoch=1, handle=handle, owner="kubernetes/1")) if created else requested
+
+
+def test_one_cluster() -> None:
+    workers = [worker("w1", ONLY_CA), worker("w2", A), worker("w3"), worker("w4", A, family="kubernetes@eu")]
+    findings = list(examine_places(workers))
+    assert [(finding.level, finding.text) for finding in findings] == [
+        (Level.OK, "kubernetes is the one with kube-system uid-a"),
+        (Level.OK, "kubernetes@eu is the one with kube-system uid-a"),
+    ]
+    assert place_rows(workers) == [
+        ("kubernetes", "kube-system uid-a", "w2, w1"),
+        ("kubernetes@eu", "kube-system uid-a", "w4"),
+    ]
+    assert worker_json(workers[1])["places"] == {"kubernetes": A}
+    assert worker_json(workers[2])["places"] == {"kubernetes": {}}
+
+
+@pytest.mark.parametrize("identity", [None, {}, 3, {"a": 1}])
+def test_no_identity_says_nothing(identity: Any) -> None:
+    assert list(examine_places([worker("w1", identity)])) == []
+    assert place_rows([worker("w1", identity)]) == []
+
+
+def test_two_clusters_under_one_name() -> None:
+    (finding,) = examine_places([worker("w1", A), worker("w2", B), worker("w3", ONLY_CA)])
+    assert finding.level is Level.PROBLEM
+    assert "w1, w3 serve the one with kube-system uid-a; w2 serves the one with kube-system uid-b" in finding.text
+    assert "a name of its own" in finding.remedy
+
+
+@pytest.mark.parametrize("created", [True, False])
+def test_a_run_on_a_cluster_that_no_worker_serves(created: bool) -> None:
+    lines = explain(pending(A, created=created), now=10, workers=[worker("w1", B)])
+    assert "Its infrastructure is on the cluster with kube-system uid-a." in lines
+    assert "Worker w1 serves, also as kubernetes, the one with kube-system uid-b." in lines
+    assert "Remedy: start a worker for the former; until then nothing is concluded about the run." in lines
+
+
+def test_a_run_on_one_of_two_clusters() -> None:
+    lines = whereabouts(pending(A), [worker("w1", B), worker("w2", A)])
+    assert lines[-1] == "Remedy: give each cluster a name of its own in the settings of its workers."
+
+
+def test_a_worker_that_cannot_tell() -> None:
+    lines = whereabouts(pending(A), [worker("w1")])
+    assert "Worker w1 can't tell yet which one it serves; `dispatcher doctor` says if it may read it." in lines
 
 
 @pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({"HOME": "/home/a"}, "/home/a/.local/state/dispatcher"),
-        ({"HOME": "/home/a", "XDG_STATE_HOME": "/var/a"}, "/var/a/dispatcher"),
-        ({"HOME": "/home/a", "XDG_STATE_HOME": "relative"}, "/home/a/.local/state/dispatcher"),
-    ],
+    ("identity", "workers"),
+    [(A, [worker("w1", A), worker("w2")]), (A, []), (None, [worker("w1", B)]), (A, [worker("w1", B, family="other")])],
 )
-def test_state_directory(variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-
-    assert LaptopPaths.of(Settings.load()).state == Path(expected)
-    assert LaptopPaths.of(Settings.load(state_dir=Path("/given"))).state == Path("/given")
-
-
-def test_a_home_that_cannot_be_written_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/proc/nobody")
-
-    with pytest.raises(InvalidSettings, match=r"/proc/nobody.*DISPATCHER__STATE_DIR"):
-        LaptopPaths.of(Settings.load()).prepare()
-
-
-def test_directories_are_closed_to_others(tmp_path: Path) -> None:
-    places = LaptopPaths(tmp_path / "state")
-    places.state.mkdir(mode=0o755)
-
-    places.prepare()
-
-    assert [path.stat().st_mode & 0o077 for path in (places.state, places.data, places.programs)] == [0, 0, 0]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_state_directory_of_another_user_is_refused(tmp_path: Path) -> None:
-    places = LaptopPaths(tmp_path / "state")
-    places.prepare()
-    os.chown(places.state, 12345, -1)
-
-    with pytest.raises(InvalidSettings, match="belongs to another user"):
-        places.prepare()
-
-
-def test_the_socket_lies_in_the_session_s_directory(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(run))
-
-    socket = LaptopPaths(tmp_path / "a").new_socket()
-
-    assert socket.parent == run / "dispatcher"
-    assert socket.parent.stat().st_mode & 0o777 == 0o700
-    assert socket != LaptopPaths(tmp_path / "b").new_socket()
-
-
-@pytest.mark.parametrize("session", ["", "/nowhere", "relative"])
-def test_without_a_session_it_lies_in_a_directory_of_the_user_s(
-    session: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", session)
-    monkeypatch.setattr(tempfile, "tempdir", str(run))
-
-    socket = LaptopPaths(tmp_path).new_socket()
-
-    assert socket.parent == run / f"dispatcher-{os.geteuid()}"
-
-
-def test_a_long_path_is_passed_over(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deep = run / ("d" * 90)
-    deep.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
-    monkeypatch.setattr(tempfile, "tempdir", str(run))
-
-    socket = LaptopPaths(tmp_path).new_socket()
-
-    assert len(os.fsencode(socket)) <= LONGEST_SOCKET
-    assert socket.parent.parent == run
-
-
-def _open_to_others(directory: Path) -> None:
-    directory.mkdir()
-    directory.chmod(0o755)
-
-
-def _a_link(directory: Path) -> None:
-    directory.symlink_to("/")
-
-
-def _a_file(directory: Path) -> None:
-    directory.touch()
-
-
-@pytest.mark.parametrize("squat", [_open_to_others, _a_link, _a_file])
-def test_a_place_that_is_not_ours_alone_is_refused(
-    squat: object, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(run))
-    assert callable(squat)
-    squat(run / f"dispatcher-{os.geteuid()}")
-
-    with pytest.raises(InvalidSettings, match=r"no directory.*XDG_RUNTIME_DIR"):
-        LaptopPaths(tmp_path).new_socket()
-
-
-def test_what_is_written_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.json"
-
-    write(path, {"a": 1})
-
-    assert read(path) == {"a": 1}
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert read(tmp_path / "none") == {}
-    path.write_text("[1")
-    assert read(path) == {}
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
-def test_a_socket_directory_that_another_user_has_made_is_named_once(
-    tmp_path: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    common = run / "t"
-    common.mkdir(mode=0o1777)
-    taken = common / f"dispatcher-{os.geteuid()}"
-    taken.mkdir()
-    os.chown(taken, 12345, -1)
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    monkeypatch.setattr(tempfile, "tempdir", str(common))
-
-    with pytest.raises(InvalidSettings, match=r"belongs to another user.*set XDG_RUNTIME_DIR") as caught:
-        LaptopPaths(tmp_path / "state").new_socket()
-
-    assert str(caught.value).split(":", 1)[1].count(str(taken)) <= 2  # once as the place, once in a command to mend it
-    assert f"{taken} {common}" not in str(caught.value)
+def test_nothing_to_say(identity: Any, workers: list[WorkerInfo]) -> None:
+    assert whereabouts(pending(identity), workers) == []

@@ -75,6 +75,21 @@ def test_claim_and_intent_are_one_step(records: Records) -> None:
     assert kinds == [EventKind.QUEUED, EventKind.CLAIMED, EventKind.PROVISIONING, EventKind.PENDING]
 
 
+def test_the_place_is_identified_before_its_request_is_stored(records: Records) -> None:
+    class Identified(CountingBackend):
+        cluster = "nothing"
+
+        def identify(self) -> None:
+            self.cluster = "the cluster"
+
+        def prepare(self, attempt: Attempt) -> Request:
+            return {**super().prepare(attempt), "identity": {"kube-system": self.cluster}}
+
+    record = provisioner(records, Identified()).provision("run1")
+    assert record.request is not None
+    assert record.request["body"]["identity"] == {"kube-system": "the cluster"}
+
+
 def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
     """The record was read before: the step is taken again on the current record, and refused."""
     stale = Snapshot(*records.runs.get("run1"))

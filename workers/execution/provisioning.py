@@ -110,6 +110,7 @@ class Provisioner:
         """
         snapshot = snapshot or Snapshot(*self.records.runs.get(run_id))
         check_features(snapshot.record)
+        self.backend(snapshot.record.spec.route.backend).identify()
         write = RecentWrite.after(snapshot)
         record = self.records.runs.update(run_id, self._claim, record=snapshot.record, now=snapshot.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it

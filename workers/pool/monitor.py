@@ -10,13 +10,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.journal import JournalLine
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, count_rejection
+from dispatcher.runs.place_identity import Identity as PlaceIdentity
 from dispatcher.runs.record import Record
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import counted
@@ -60,6 +61,7 @@ class ParentProcess:
     is_idle: Callable[[], bool]  #: whether Celery consumes nothing any more, and no message is on its way to a process
     last_output: Callable[[int, str], Sequence[JournalLine]]  #: of a dead process, by its pid, about a run
     leave: Callable[[], None]  #: ends Celery, once all is done
+    places: Callable[[], Mapping[str, PlaceIdentity]] = dict  #: known identities of places, by families of shards
 
 
 class PoolMonitor:
@@ -84,7 +86,7 @@ class PoolMonitor:
         self._records: Records | None = None
         self._deaths: deque[Death] = deque()
         self._absent = AbsentRuns(identity.id, busy, holder_names)
-        self._announced: tuple[str, ...] | None = None
+        self._announced: tuple[tuple[str, ...], Mapping[str, PlaceIdentity]] | None = None
         self._started_at: float | None = None
         self._next_heartbeat = 0.0
         self._draining_since: float | None = None
@@ -150,24 +152,26 @@ class PoolMonitor:
 
     def _renew_lease(self, records: Records) -> None:
         queues = self.parent.queues() if self.parent else ()
-        if self._announced != queues:
-            self._announce(records, queues)
+        places = self.parent.places() if self.parent else {}
+        if self._announced != (queues, places):
+            self._announce(records, queues, places)
         if time.monotonic() < self._next_heartbeat:
             return
         if self.parent is not None:
             self._interrupts.retain({*self.parent.pids(), *(process.pid for process in self._busy.all())})
         if not records.workers.beat(self._identity.id):
             logger.warning("Worker %s was declared dead while disconnected; rejoining", self._identity.id)
-            self._announce(records, queues)
+            self._announce(records, queues, places)
         self._next_heartbeat = time.monotonic() + self._timing.renew
         failpoint("worker.beaten")
 
-    def _announce(self, records: Records, queues: tuple[str, ...]) -> None:
+    def _announce(self, records: Records, queues: tuple[str, ...], places: Mapping[str, PlaceIdentity]) -> None:
         if self._started_at is None:
             self._started_at = records.runs.now()
-        records.workers.announce(self._identity.info(queues=queues, started_at=self._started_at))
+        info = self._identity.info(queues=queues, started_at=self._started_at, places=places)
+        records.workers.announce(info)
         failpoint("worker.announced")
-        self._announced = queues
+        self._announced = queues, places
 
     def _record_deaths(self, records: Records, *, budget: float = DEATHS_BUDGET) -> None:
         """Record deaths, for some seconds: the rest waits until the lease is renewed."""

@@ -71,6 +71,19 @@ class Api:
         self._pace = pace or Pace()
         self._lock = threading.RLock()
         self._connection: Connection | None = None
+        self._connections = 0
+
+    @property
+    def sockets(self) -> tuple[int, int]:
+        """Counts of the connections that this process has opened, and of the sockets of the last one. They grow when a
+        later request may be answered by another server."""
+        connection = self._connection
+        return self._connections, 0 if connection is None else connection.sockets
+
+    @property
+    def connections(self) -> int:
+        """Count of the connections that this process has opened: at first, and after each refused credential."""
+        return self._connections
 
     def create(self, namespace: str, kind: str, body: Mapping[str, Any]) -> Json:
         """Create an object; a field that the server doesn't know is an error.
@@ -80,9 +93,13 @@ class Api:
         """
         return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body)
 
-    def get(self, namespace: str, kind: str, name: str) -> Json:
-        """Return an object in its current state, never from a cache of the server."""
-        return self._request("GET", _path(namespace, kind, name))
+    def get(self, namespace: str, kind: str, name: str, *, timeout: float | None = None) -> Json:
+        """Return an object in its current state, never from a cache of the server. ``timeout`` is in seconds."""
+        return self._request("GET", _path(namespace, kind, name), timeout=timeout)
+
+    def namespace(self, name: str, *, timeout: float | None = None) -> Json:
+        """Return a namespace; ``timeout`` is in seconds."""
+        return self._request("GET", f"{_CORE}/namespaces/{_quoted(name)}", timeout=timeout)
 
     def delete(self, namespace: str, kind: str, name: str, *, uid: str | None = None) -> Json:
         """Delete an object, and in the background what it owns; with ``uid`` only that very object."""
@@ -180,9 +197,16 @@ class Api:
             self._connection = None
 
     def _request(
-        self, method: str, path: str, query: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Json:
-        return _parsed(_body(self._send(method, path, query or {}, body, read=self._timeout)))
+        read = self._timeout if timeout is None else min(timeout, self._timeout)
+        return _parsed(_body(self._send(method, path, query or {}, body, read=read)))
 
     def _send(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None, *, read: float
@@ -227,6 +251,7 @@ class Api:
             current = self._connection
             if current is None or current.process != os.getpid() or current is replacing:
                 current = self._connection = Connection.open(self._cluster, plugin=self._plugin)
+                self._connections += 1
             return current
 
 

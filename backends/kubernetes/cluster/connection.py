@@ -47,8 +47,11 @@ class Connection:
         self._plugin = plugin
         self._lock = threading.Lock()
         self._header: tuple[float, str | None] = (0.0, None)  # when it was read, and its value
+        self.sockets = 0  #: opened so far
+        self._sockets_lock = threading.Lock()
         self._manager = load_sdk().client.rest.RESTClientObject(configuration).pool_manager
         self._urlopen, self._prefix = _opener(self._manager, self.host)
+        self._count_sockets()
 
     @classmethod
     def open(cls, cluster: ClusterSettings, *, plugin: float = PLUGIN_TIMEOUT) -> Connection:
@@ -99,6 +102,18 @@ class Connection:
     def close(self) -> None:
         """Close the connections."""
         self._manager.clear()
+
+    def _count_sockets(self) -> None:
+        """Count each socket that is opened. A dropped one is replaced silently, maybe by one to another server."""
+        pool = self._manager.connection_from_url(self.host)
+
+        class Counted(pool.ConnectionCls):  # type: ignore[name-defined, misc]
+            def connect(this) -> None:  # noqa: N805
+                with self._sockets_lock:
+                    self.sockets += 1
+                super().connect()
+
+        pool.ConnectionCls = Counted
 
 
 def _opener(manager: Any, host: str) -> tuple[Callable[..., Any], str]:

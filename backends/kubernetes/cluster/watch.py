@@ -17,9 +17,11 @@ from backends.base import Changed
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.cache import Cache, Json, job_uid, trim
 from backends.kubernetes.cluster.connection import Unreachable
+from backends.kubernetes.cluster.identity import RIGHT, ClusterIdentity
 from backends.kubernetes.manifest import RUN
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError
+from dispatcher.runs.place_identity import Agreement, Identity, compare, part_of, shown
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.log_throttle import LogThrottle
 
@@ -46,19 +48,28 @@ class Health:
     last_contact: float = 0.0
     error: str = ""
     version: str = ""  # up to which everything was received; empty: a list is needed
+    connections: int = 0  # of the API at the last list
     listed_at: float = 0.0
     lists: int = 0
     watches: int = 0
 
 
+class ClusterChanged(Exception):
+    """The address leads to another cluster than before."""
+
+
 class NamespaceWatch:
     """Watches one namespace of one cluster for the objects of one installation. Threads start at :meth:`start`.
+
+    The identity of the cluster is read with each list, before anything is concluded from what the list lacks. Once it
+    is another one the watch has :attr:`moved`: it ends, and what it has cached says nothing any more.
 
     Args:
         api: the cluster.
         namespace: the namespace.
         instance: the installation, by the label value of its objects.
         settings: silence and relist, in seconds.
+        identity: of the cluster.
         on_change: called with the UID and the run of a Job whose objects have changed; with neither if any may have.
     """
 
@@ -68,6 +79,7 @@ class NamespaceWatch:
         namespace: str,
         instance: str,
         settings: KubernetesSettings,
+        identity: ClusterIdentity,
         on_change: Changed = lambda uid, run_id: None,
     ) -> None:
         self.cache = Cache()
@@ -75,6 +87,10 @@ class NamespaceWatch:
         self._api = api
         self._namespace = namespace
         self._settings = settings
+        self._identity = identity
+        self._identified: Identity | None = None
+        self._identity_lock = threading.Lock()
+        self.moved = False  #: another watch has to take over
         self._on_change = on_change
         self._warnings = {kind: LogThrottle(logger) for kind in self.health}
         self._stopped = threading.Event()
@@ -101,6 +117,8 @@ class NamespaceWatch:
 
     def stale_reason(self) -> str:
         """Return the reason why the cache may be out of date; empty if it is current."""
+        if self.moved:
+            return "the address of its API server leads to another cluster than before"
         for kind in REQUIRED:
             health = self.health[kind]
             if not health.synced.is_set():
@@ -118,10 +136,12 @@ class NamespaceWatch:
         delay = 0.0
         while not self._stopped.is_set():
             try:
-                if not health.version or time.monotonic() - health.listed_at >= self._settings.relist:
+                if self._needs_list(health):
                     self._list(kind)
                 self._watch(kind)
                 delay = 0.0
+            except ClusterChanged:
+                return
             except ApiError as error:
                 if error.status == _GONE:
                     health.version = ""
@@ -133,6 +153,11 @@ class NamespaceWatch:
                 health.version = ""
                 delay = self._retry_delay(kind, error, delay)
             self._stopped.wait(delay)
+
+    def _needs_list(self, health: Health) -> bool:
+        """Return True at first, after 410, after a new connection, and from time to time."""
+        due = time.monotonic() - health.listed_at >= self._settings.relist
+        return not health.version or health.connections != self._api.connections or due
 
     def _retry_delay(self, kind: str, error: Exception, delay: float, retry_after: float | None = None) -> float:
         """Note an error; return the seconds until the next attempt, few if the server has answered since the last."""
@@ -151,12 +176,39 @@ class NamespaceWatch:
             version = version or str(page["metadata"]["resourceVersion"])
             objects += [trim(kind, item) for item in page.get("items") or ()]
             self._note_contact(kind)
+        self._identify()
         self.cache.replace(kind, objects)
         health = self.health[kind]
+        health.connections = self._api.connections
         health.version, health.listed_at = version, time.monotonic()
         health.lists += 1
         health.synced.set()
         self._on_change(None, "")
+
+    def _identify(self) -> None:
+        """Read the cluster's identity; raise :class:`ClusterChanged` if it isn't the one of the earlier lists."""
+        with self._identity_lock:
+            identity, before = self._identity.read(), self._identified
+            self._identified = identity
+            if before is None:
+                self._log_identity(identity)
+            elif before != identity and compare(before, identity) is not Agreement.SAME:
+                self.moved = True
+                self._stopped.set()
+                logger.warning("Namespace %s: the cluster with %s has become the one with %s; watching anew, and what "
+                               "isn't found there isn't taken for gone", self._namespace, shown(before),
+                               shown(identity))  # fmt: skip
+        if self.moved:
+            self._on_change(None, "")
+            raise ClusterChanged
+
+    def _log_identity(self, identity: Identity) -> None:
+        if here := part_of(identity, self._namespace):
+            logger.info("Namespace %s is on the cluster with %s", self._namespace, shown(here))
+        else:
+            logger.warning("Namespace %s: it can't be told which cluster it is on, because the worker lacks %s: a run "
+                           "of an identified cluster is out of sight once its Job isn't found, and runs created now "
+                           "could be mistaken for another cluster's", self._namespace, RIGHT)  # fmt: skip
 
     def _watch(self, kind: str) -> None:
         """Store events until the server ends the watch or a list is due. A watch that broke off continues from its

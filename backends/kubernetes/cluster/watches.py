@@ -5,6 +5,7 @@ from __future__ import annotations
 from backends.base import Changed
 from backends.kubernetes.cluster.api import Api
 from backends.kubernetes.cluster.cache import Cache
+from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watch import NamespaceWatch
 from backends.kubernetes.settings import KubernetesSettings
 
@@ -15,21 +16,27 @@ class Watches:
     Args:
         api: the cluster.
         settings: timeouts of the watches.
+        identity: of the cluster.
     """
 
-    def __init__(self, api: Api, settings: KubernetesSettings) -> None:
+    def __init__(self, api: Api, settings: KubernetesSettings, identity: ClusterIdentity) -> None:
         self._api = api
         self._settings = settings
+        self._identity = identity
         self._watches: dict[tuple[str, str], NamespaceWatch] = {}
         self.on_change: Changed = lambda uid, run_id: None  #: called by watches that start from now on
 
     def get(self, namespace: str, instance: str) -> NamespaceWatch:
-        """Return the watch of an installation's objects in a namespace. Starts it if it isn't running yet."""
+        """Return the watch of an installation's objects in a namespace. Starts one if there is none of the cluster to
+        which the address leads now."""
         key = (namespace, instance)
-        if key not in self._watches:
-            watch = self._watches[key] = NamespaceWatch(self._api, namespace, instance, self._settings, self.on_change)
+        watch = self._watches.get(key)
+        if watch is None or watch.moved:
+            watch = self._watches[key] = NamespaceWatch(
+                self._api, namespace, instance, self._settings, self._identity, self.on_change
+            )
             watch.start()
-        return self._watches[key]
+        return watch
 
     def current_cache(self, namespace: str, instance: str) -> Cache | None:
         """Return the cache of a running watch; None if there is no such watch, or its cache may be out of date."""

@@ -81,6 +81,7 @@ def _parse_worker(name: bytes, raw: bytes) -> WorkerInfo:
     more = Fields(data.object("data", {}), "worker: data")
     for field in ("supervises", "knows"):
         more.names(field, ())
+    more.object("places", {})
     if data.name("id") != name_of(name, "worker"):
         raise Malformed("worker: belongs to another worker")
     return WorkerInfo(

@@ -19,6 +19,8 @@ from tests.unit.kubernetes.jobs import attempt
 
 
 def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    backend.identify()
+    cluster.requests.clear()
     request = backend.prepare(attempt())
     handle = backend.submit(request, SECRETS)
     assert [(request.method, request.path.rpartition("/")[2]) for request in cluster.requests] == [
@@ -33,6 +35,7 @@ def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: Fa
         "uid": job["metadata"]["uid"],
         "container": "flow",
         "instance": "inst",
+        "identity": request["identity"],
     }
     assert json.loads(json.dumps(handle)) == handle
     assert secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
@@ -42,6 +45,8 @@ def test_job_then_secret_in_two_requests(backend: KubernetesBackend, cluster: Fa
 
 
 def test_the_prepared_job_is_sent(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    backend.identify()
+    cluster.requests.clear()
     request = backend.prepare(attempt())
     backend.submit(request, SECRETS)
     assert cluster.requests[0].body == request["job"]
@@ -194,6 +199,7 @@ def test_403_of_a_quota_is_transient(backend: KubernetesBackend, cluster: FakeCl
 
 @pytest.mark.row(23)
 def test_401_after_the_reload_is_transient(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    backend.identify()
     cluster.tokens = set()
     with pytest.raises(Transient, match="401"):
         backend.submit(backend.prepare(attempt()), SECRETS)

@@ -59,7 +59,7 @@ def examine(backend: KubernetesBackend, cluster: FakeCluster) -> Callable[[], di
 def test_a_healthy_cluster(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
     findings = examine()
     assert {subject: finding.level for subject, finding in findings.items()} == dict.fromkeys(
-        ("api", "rights", "quota", "start", "image", "address"), Level.OK
+        ("api", "cluster", "rights", "quota", "start", "image", "address"), Level.OK
     )
     assert "v1.34.1" in findings["api"].text
     assert "was pulled and started" in findings["start"].text
@@ -245,7 +245,10 @@ def test_the_command(serving: FakeApiServer, tmp_path: Path, monkeypatch: pytest
 def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:
     (role,) = manifests("role.yaml")
     rights = {resource: tuple(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert rights.pop("configmaps") == ("get",), "what identifies the cluster; the doctor reads it"
     assert rights == dict(RIGHTS)
+    (rule,) = [rule for rule in role["rules"] if rule["resources"] == ["configmaps"]]
+    assert rule["resourceNames"] == ["kube-root-ca.crt"], "no other ConfigMap"
     groups = {resource: rule["apiGroups"] for rule in role["rules"] for resource in rule["resources"]}
     assert groups.pop("jobs") == ["batch"]
     assert all(group == [""] for group in groups.values())
