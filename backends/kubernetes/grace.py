@@ -39,7 +39,7 @@ AT_ONCE = 1
 
 
 class Need(Enum):
-    """What a pod that is to be deleted still needs its grace for."""
+    """The use that a pod which is to be deleted still has for its grace."""
 
     WHOLE_GRACE = "its flow is to stop, call on_exit and report"
     OWN_GRACE = "its flow has ended; other containers are to stop"

@@ -1,4 +1,4 @@
-"""How pods are stopped, on a real cluster: cancels at any moment, what ignores SIGTERM, and who sent it."""
+"""Stops of pods on a real cluster: cancels at any moment, containers that ignore SIGTERM, and who sent it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,7 @@ def cancel_after_start(sandbox: Sandbox, delay: float) -> tuple[float, State]:
     run = sandbox.submit(flows.sleep, HOLD)
     wait_until(lambda: run.state in {State.PENDING, State.RUNNING}, "its Job", timeout=60)
     due = time.monotonic() + delay
-    while time.monotonic() < due:
-        time.sleep(0.01)
+    wait_until(lambda: time.monotonic() >= due, "the moment of the cancel", every=0.01)
     begun = time.monotonic()
     run.cancel()
     run.wait(timeout=150)

@@ -83,7 +83,7 @@ def test_a_runner_waits_for_the_deletion_of_its_pod_once_its_end_is_reported(
     assigned = assign(bench, tmp_path, seconds=0)
     runner = start(assigned, variables=LINGER)
     wait_until(lambda: ReportKind.EXITED in assigned.report_kinds(), "the report", timeout=60)
-    message = wait_until(lambda: runner.message, "its message", timeout=30)
-    assert (message.reported, runner.process.poll()) == (True, None)
+    wait_until(lambda: runner.message is not None and runner.message.reported, "its message", timeout=30)
+    assert runner.process.poll() is None
     runner.stop()
     assert runner.wait(timeout=20) == 0
