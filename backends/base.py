@@ -46,6 +46,7 @@ class Observation:
     ``cause`` is why it waits, why it is being ended while it runs, or why it failed. With the phase unknown,
     ``NODE_LOST`` means that its node doesn't answer: one of the two sources that must agree before an attempt ends so.
     A backend that bears a cause for a while returns ``ENDED`` when that time is over.
+    ``tentative``: the cause of an end may yet be followed by a better one, such as who asked for the deletion.
     ``paused``: a quota queue holds it, which is no failure; ``start_within`` doesn't run meanwhile.
     ``times``: when it came to the moments of :data:`~dispatcher.runs.infrastructure.MOMENTS` by the service's clock, in
     seconds since the epoch. Moments that weren't observed are missing.
@@ -57,6 +58,7 @@ class Observation:
     message: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    tentative: bool = False
     paused: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
 
@@ -166,6 +168,14 @@ class Backend(ABC):
 
         Return True once it is confirmed to be gone. Safe to call again.
         """
+
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        """Delete the infrastructure of an attempt whose flow has ended or, if no runner has ``claimed`` it, can never
+        start.
+
+        Like :meth:`cancel`, to which the default leaves it, but the flow needs no more time to stop.
+        """
+        return self.cancel(handle, request)
 
     def close(self) -> None:  # noqa: B027 - most have nothing to free
         """Close clients."""

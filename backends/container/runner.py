@@ -18,15 +18,22 @@ def command(module: str = RUNNER) -> list[str]:
     return ["python3", "-P", "-m", module]
 
 
-def variables(*, grace: int, secrets_file: str, last_words: str = "") -> dict[str, str]:
+def variables(
+    *, grace: int, secrets_file: str, last_words: str = "", linger: int = 0, cancel_poll: int = 0
+) -> dict[str, str]:
     """Return the variables that tell a runner of its container. None of them is secret.
 
     Args:
         grace: seconds between SIGTERM and SIGKILL.
         secrets_file: path of the file with the secret variables, as one JSON object.
         last_words: path of a file that outlives the container; empty if there is none.
+        linger: seconds for which the container waits for its deletion once its end was reported.
+        cancel_poll: seconds between two looks for a cancel; 0: the container learns of one by SIGTERM alone.
     """
     optional = {"DISPATCHER__RUN__LAST_WORDS": last_words} if last_words else {}
+    for name, seconds in (("LINGER", linger), ("CANCEL_POLL", cancel_poll)):
+        if seconds:
+            optional[f"DISPATCHER__RUN__{name}"] = str(seconds)
     return {
         "DISPATCHER__EMBEDDED": "false",
         "DISPATCHER__RUN__SECRETS_FILE": secrets_file,

@@ -24,6 +24,8 @@ from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.create import create
 from backends.kubernetes.delete import delete, delete_requested
+from backends.kubernetes.first_stops import FirstStops
+from backends.kubernetes.grace import Need
 from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
@@ -59,6 +61,7 @@ class KubernetesBackend(ContainerBackend):
         self._identity = ClusterIdentity(self._api, kubernetes.namespaces)
         self._watches = Watches(self._api, kubernetes, self._identity)
         self._jobs = Jobs(self._api, self._watches, self._identity)
+        self._first_stops = FirstStops(self._jobs)
         self._observer = Observer(self._scope, self._watches, self._jobs, self._identity)
 
     @property
@@ -134,13 +137,23 @@ class KubernetesBackend(ContainerBackend):
         return self._observer.poll(handles)
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
+        if handle is not None and not self._scope.exclusion(handle) and self._first_stops.waits(handle):
+            return False
+        return self._delete(handle, request, Need.WHOLE_GRACE)
+
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        return self._delete(handle, request, Need.OWN_GRACE if claimed else Need.NOTHING)
+
+    def _delete(self, handle: Handle | None, request: Request | None, need: Need) -> bool:
         target = handle if handle is not None else request
         if target is None:
             return True
         if exclusion := self._scope.exclusion(target):
             raise Transient(exclusion, retry_in=30.0)
         with translated(self._api, target["namespace"]):
-            return delete(self._jobs, handle) if handle is not None else delete_requested(self._jobs, target)
+            if handle is None:
+                return delete_requested(self._jobs, target)
+            return delete(self._jobs, handle, need)
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
         """Return the last lines of the flow's container, by one request of at most 5 seconds. Empty if they are gone,

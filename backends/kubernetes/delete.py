@@ -8,6 +8,7 @@ import logging
 from backends.base import Handle, Request
 from backends.kubernetes import manifest, reasons
 from backends.kubernetes.cluster.cache import Cache
+from backends.kubernetes.grace import Need, shortened
 from backends.kubernetes.handle import JobKey
 from backends.kubernetes.jobs import Jobs
 from dispatcher.errors import Transient
@@ -15,11 +16,12 @@ from dispatcher.errors import Transient
 logger = logging.getLogger(__name__)
 
 
-def delete(jobs: Jobs, handle: Handle) -> bool:
+def delete(jobs: Jobs, handle: Handle, need: Need = Need.WHOLE_GRACE) -> bool:
     """Delete the Job of a handle; return True once the Job and its pods are gone.
 
     A Job that was seen, by its UID, is on this cluster. The absence of another one says something only if the identity
     of its cluster is that of this one.
+    Pods that need less than their whole grace are deleted first: a node doesn't shorten a grace that has begun.
 
     Raises:
         Transient: it may be on another cluster; or a pod can't go yet, because its node doesn't answer.
@@ -27,6 +29,10 @@ def delete(jobs: Jobs, handle: Handle) -> bool:
     """
     key = JobKey.of(handle)
     cache = jobs.cache(handle)
+    for seen in cache.pods(key.uid) if cache is not None else ():
+        seconds = None if seen.gone else shortened(seen.object, str(handle["container"]), need)
+        if seconds is not None:
+            jobs.delete_pod(key.namespace, seen.object, grace=seconds)
     if not _is_gone(jobs, handle, cache):
         return False
     pods = jobs.pods(key, cache)

@@ -5,6 +5,7 @@ Used by whatever observes, lists or deletes Jobs. Only :mod:`backends.kubernetes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.handle import JobKey
 from dispatcher.errors import Transient
+from dispatcher.support.log_throttle import LogThrottle
+
+logger = logging.getLogger(__name__)
 
 MISMATCH_RETRY = 30.0  #: seconds until a request about another cluster's Job is tried again
 
@@ -33,6 +37,7 @@ class Jobs:
         self._api = api
         self._watches = watches
         self._identity = identity
+        self._throttle = LogThrottle(logger)
 
     def cache(self, handle: Handle) -> Cache | None:
         """Return the cache that covers a handle's Job; None if none is current."""
@@ -90,6 +95,17 @@ class Jobs:
             for pod in page.get("items") or ()
             if any(owner.get("uid") == key.uid for owner in pod["metadata"].get("ownerReferences") or ())
         ]
+
+    def delete_pod(self, namespace: str, pod: Mapping[str, Any], *, grace: int) -> None:
+        """Delete a pod with so many seconds of grace. Without the right to do so, leave it to its Job's deletion."""
+        metadata = pod["metadata"]
+        try:
+            self._api.delete(namespace, "pods", metadata["name"], uid=metadata["uid"], grace=grace)
+        except ApiError as error:
+            if error.status == 403:
+                self._throttle.warn(f"Pods of namespace {namespace} keep their whole grace", error, kind=namespace)
+            elif error.status not in {404, 409}:
+                raise
 
     def delete(self, key: JobKey) -> bool:
         """Ask for the deletion of this very Job and its pods; return True if the Job was gone already."""

@@ -22,7 +22,7 @@ from backends.base import Request
 from backends.container import runner
 from backends.container.errors import refused
 from backends.container.image import default_image, image_of
-from backends.kubernetes import job_policy
+from backends.kubernetes import grace, job_policy
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
@@ -74,9 +74,9 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
         raise refused(f"job_spec: {escaped('; '.join(problems))}")
     job: dict[str, Any] = copy.deepcopy(dict(spec if spec is not None else _default_job()))
     namespace = _namespace(environment, job, settings)
-    grace = _set_job(job, attempt, settings)
+    seconds = _set_job(job, attempt, settings)
     pod = job["spec"]["template"]["spec"]
-    container = _set_pod(pod, attempt, settings, module=module, grace=grace)
+    container = _set_pod(pod, attempt, settings, module=module, seconds=seconds)
     job["metadata"].update({"name": attempt.name, "namespace": namespace})
     job_digest = digest(job)
     job["metadata"]["annotations"][DIGEST] = job_digest
@@ -210,7 +210,7 @@ def _check_policy(request: Request, settings: Settings) -> None:
 
 
 def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
-    """Set the fields outside of the containers; return the pod's grace period in seconds."""
+    """Set the fields outside of the containers; return the seconds of grace that the runner may count on."""
     job["metadata"] = dict(job.get("metadata") or {})
     spec = job["spec"]
     spec.pop("suspend", None)
@@ -221,8 +221,9 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
         metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
         metadata["annotations"] = {**(metadata.get("annotations") or {}), RUN: attempt.run_id, FLOW: attempt.flow}
     pod = template["spec"]
-    grace = max(pod.get("terminationGracePeriodSeconds") or 0, runner.grace_seconds(settings))
-    pod.update({"restartPolicy": "Never", "terminationGracePeriodSeconds": grace})
+    graces = grace.of_pod(pod, runner.grace_seconds(settings))
+    template["metadata"]["annotations"].update(grace.annotations_of(pod, graces))
+    pod.update({"restartPolicy": "Never", "terminationGracePeriodSeconds": graces.pod})
     ttl = spec.get("ttlSecondsAfterFinished")
     min_ttl = 3600 if ttl is not None else int(settings.group(KubernetesSettings).ttl)
     spec.update({
@@ -230,15 +231,15 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
         "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": max(ttl or 0, min_ttl),
     })  # fmt: skip
-    _set_deadline(spec, attempt, grace)
-    return int(grace)
+    _set_deadline(spec, attempt, graces.pod)
+    return graces.runner
 
 
-def _set_deadline(spec: dict[str, Any], attempt: Attempt, grace: int) -> None:
+def _set_deadline(spec: dict[str, Any], attempt: Attempt, seconds: int) -> None:
     """Set the Job's deadline: the user's own, or the backstop of ours where that is earlier or the only one."""
     if attempt.start_within is None or attempt.timeout is None:
         return
-    backstop = math.ceil(attempt.start_within + attempt.timeout + grace + _DEADLINE_MARGIN)
+    backstop = math.ceil(attempt.start_within + attempt.timeout + seconds + _DEADLINE_MARGIN)
     own = spec.get("activeDeadlineSeconds")
     spec["activeDeadlineSeconds"] = backstop if own is None else min(own, backstop)
 
@@ -260,8 +261,11 @@ def label_value(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, module: str, grace: int) -> str:
-    """Set the fields of the pod and its containers; return the name of the flow's container."""
+def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, module: str, seconds: int) -> str:
+    """Set the fields of the pod and its containers; return the name of the flow's container.
+
+    ``seconds`` is the runner's grace.
+    """
     environment = attempt.environment
     if environment.get("image_pull_secrets"):
         pod["imagePullSecrets"] = [{"name": name} for name in environment["image_pull_secrets"]]
@@ -277,7 +281,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
         if environment.get(argument):
             flow[field] = environment[argument]
     user_env = [*_plain_env(environment.get("env") or {}), *_secret_env(environment.get("secrets") or {})]
-    flow["env"] = _merge_env(flow["env"], [*user_env, *_plain_env(attempt.variables), *_runner_env(grace)])
+    flow["env"] = _merge_env(flow["env"], [*user_env, *_plain_env(attempt.variables), *_runner_env(pod, seconds)])
     mount = {"name": specs.VOLUME, "mountPath": specs.MOUNT, "readOnly": True}
     flow["volumeMounts"] = [*(flow.get("volumeMounts") or ()), mount]
     volume = {"name": specs.VOLUME, "secret": {"secretName": attempt.name, "optional": False, "defaultMode": 0o444}}
@@ -285,8 +289,12 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     return str(flow["name"])
 
 
-def _runner_env(grace: int) -> list[dict[str, Any]]:
-    variables = runner.variables(grace=grace, secrets_file=CREDENTIALS, last_words=_TERMINATION_LOG)
+def _runner_env(pod: Mapping[str, Any], seconds: int) -> list[dict[str, Any]]:
+    linger = grace.LINGER if grace.has_native_side_cars(pod) else 0
+    poll = grace.CANCEL_POLL if grace.has_company(pod) else 0
+    variables = runner.variables(
+        grace=seconds, linger=linger, cancel_poll=poll, secrets_file=CREDENTIALS, last_words=_TERMINATION_LOG
+    )
     fields = {"POD": "metadata.name", "UID": "metadata.uid", "NODE": "spec.nodeName"}
     references = [
         {"name": f"DISPATCHER__RUN__{name}", "valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.base import Observation, Phase
+from backends.kubernetes.kills import EVENT_GRACE, FROM_WITHIN, kill_event, was_told_to_stop
 from backends.kubernetes.reason_table import (
     IMAGE_NOT_FOUND_TIMEOUT,
     MISSING_OBJECT_TIMEOUT,
@@ -80,7 +81,7 @@ class _Evaluation:
             text = condition(self._job, "Suspended").get("message") or "the Job is suspended: a quota queue holds it"
             return self._apply(TABLE[Field.JOB, "Suspended"], "Suspended", text)
         container = self.snapshot.container
-        live = [pod.object for pod in self.snapshot.pods if not pod.gone and not _has_ended(pod.object, container)]
+        live = [pod.object for pod in self.snapshot.pods if not pod.gone and not has_ended(pod.object, container)]
         if live:
             return self._of_live_pod(live[-1])
         for pod in self.snapshot.pods:
@@ -132,7 +133,9 @@ class _Evaluation:
             return Observation(phase=Phase.RUNNING, cause=rule.cause, reason=reason, message=message)
         if pod.get("metadata", {}).get("deletionTimestamp"):
             message = "its pod is being deleted"
-            return Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", message=message)
+            return Observation(
+                phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", message=message, tentative=True
+            )
         return Observation(phase=Phase.RUNNING)
 
     def _of_creation(self, pod: Object) -> Observation:
@@ -165,7 +168,8 @@ class _Evaluation:
                 phase=Phase.ENDED, cause=rule.cause, reason=reason, message=_readable(message), exit_code=code
             )
         if terminated:
-            return _of_exit(code, reason, message, pod.object)
+            observation = _of_exit(code, reason, message)
+            return self._of_kill(pod.object, observation) if was_told_to_stop(observation) else observation
         if (failed := _failed_init(pod.object)) is not None:
             return failed
         if flow.get("running") is not None:
@@ -177,6 +181,21 @@ class _Evaluation:
             reason, message = str(status.get("reason") or "Failed"), str(status.get("message") or "")
             return Observation(phase=Phase.ENDED, cause=Cause.UNKNOWN, reason=reason, message=message)
         return None
+
+    def _of_kill(self, pod: Object, observation: Observation) -> Observation:
+        """Return the observation of a container that a signal ended, with what its pod tells about who sent it."""
+        if pod.get("metadata", {}).get("deletionTimestamp"):
+            return replace(
+                observation, cause=Cause.KILLED, reason="deleted", message=_DELETED_WHILE_RUNNING, tentative=True
+            )
+        if event := kill_event(self.snapshot.events, pod, self.snapshot.container):
+            return replace(observation, cause=Cause.KILLED, reason=event.reason, message=event.message)
+        if observation.cause is not Cause.PREEMPTED:
+            return observation
+        started, _ = self._clock("stopped", "")
+        over = pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
+        tentative = not over or self.now - started < EVENT_GRACE
+        return replace(observation, cause=Cause.KILLED, reason="SIGTERM", message=FROM_WITHIN, tentative=tentative)
 
     def _disruption(self, pod: Object, reason: str, message: str) -> tuple[Rule | None, str, str]:
         """Return rule, reason and message of what ended a pod from outside: its own status, a disruption, or the Job's
@@ -249,7 +268,7 @@ def condition(about: Object, kind: str) -> Object:
     return {}
 
 
-def _has_ended(pod: Object, container: str) -> bool:
+def has_ended(pod: Object, container: str) -> bool:
     """Return True if the pod or the flow's container has ended, whatever else still runs in the pod."""
     if pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}:
         return True
@@ -316,11 +335,9 @@ def _prefixed(prefix: str, message: Any) -> str:
     return f"{prefix}: {message or ''}" if prefix else str(message or "")
 
 
-def _of_exit(code: int | None, reason: str, message: str, pod: Object) -> Observation:
+def _of_exit(code: int | None, reason: str, message: str) -> Observation:
     """Return the observation of an exit code, with cause and message of the runner where it left any."""
     words = _runner_message(message)
-    if words is not None and words[0] is Cause.PREEMPTED and pod.get("metadata", {}).get("deletionTimestamp"):
-        words = Cause.KILLED, _DELETED_WHILE_RUNNING
     if words is not None:
         return Observation(phase=Phase.ENDED, cause=words[0], reason=reason, message=words[1], exit_code=code)
     cause: Cause | None = None

@@ -9,13 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from backends.kubernetes.reasons import Pod
+from backends.kubernetes.reasons import Pod, has_ended, has_started
+from dispatcher.runner.container.parent import FLOW_SHARE
+from dispatcher.runs.infrastructure import STOP_DUE
 
 Object = Mapping[str, Any]
 
 
 def times(job: Object | None, pods: Sequence[Pod], events: Iterable[Object], container: str) -> dict[str, float]:
-    """Return the :data:`~dispatcher.runs.infrastructure.MOMENTS` of the last pod, in seconds since the epoch."""
+    """Return the :data:`~dispatcher.runs.infrastructure.MOMENTS` of the last pod, in seconds since the epoch, and
+    :data:`~dispatcher.runs.infrastructure.STOP_DUE` if it is being deleted while its flow runs."""
     texts: dict[str, Any] = {}
     if job is not None:
         texts["created"] = job.get("metadata", {}).get("creationTimestamp")
@@ -35,7 +38,21 @@ def times(job: Object | None, pods: Sequence[Pod], events: Iterable[Object], con
         for event in events:
             if event.get("reason") == "Pulled" and event.get("involvedObject", {}).get("uid") == uid:
                 texts["pulled"] = event.get("lastTimestamp") or event.get("eventTime")
-    return {name: at for name, text in texts.items() if (at := _seconds(text)) is not None}
+    moments = {name: at for name, text in texts.items() if (at := _seconds(text)) is not None}
+    due = _stop_due(pods[-1].object, container) if pods else None
+    return moments if due is None else {**moments, STOP_DUE: due}
+
+
+def _stop_due(pod: Object, container: str) -> float | None:
+    """Return when the runner kills a flow that ignores the deletion of its pod; None if nothing like that is due.
+
+    ``deletionTimestamp`` is the end of the pod's grace, of which the runner keeps the last third for its report.
+    """
+    metadata = pod.get("metadata", {})
+    over = _seconds(metadata.get("deletionTimestamp"))
+    if over is None or not has_started(pod, container) or has_ended(pod, container):
+        return None
+    return over - float(metadata.get("deletionGracePeriodSeconds") or 0.0) * (1 - FLOW_SHARE)
 
 
 def age(item: Object, now: float) -> float:

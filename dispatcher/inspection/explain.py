@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dispatcher.inspection.deadlocks import Deadlock
 from dispatcher.inspection.places import whereabouts
 from dispatcher.records.workers import WorkerInfo, serving
+from dispatcher.runs.infrastructure import STOP_DUE
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route, listed
@@ -54,6 +55,7 @@ def explain(
     if record.last_cause is not None:
         message = f": {record.last_message}" if record.last_message else "."
         lines.append(f"Last observed reason for the wait: {record.last_cause}{message}")
+    lines += _stop_due(record, now)
     lines += _time_limits(record, now)
     lines += _leftovers(record)
     return list(map(escaped, lines))
@@ -138,6 +140,15 @@ def _queue_status(
     if queues and record.spec.route.queue not in queues:
         lines.append("Its queue is no longer known to the workers; the next doorbell registers it again.")
     return lines
+
+
+def _stop_due(record: Record, now: float) -> list[str]:
+    """Say when a flow that ignores that it was told to stop is killed."""
+    due = (record.times or {}).get(str(record.attempt), {}).get(STOP_DUE)
+    if due is None or record.settled is not None or record.state not in {State.RUNNING, State.CANCELLING}:
+        return []
+    left = f"in {format_duration(due - now)}" if due > now else "now"
+    return [f"Its flow was told to stop, and is killed {left} unless it ends before."]
 
 
 def _time_limits(record: Record, now: float) -> list[str]:

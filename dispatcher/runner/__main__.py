@@ -25,6 +25,7 @@ def main() -> int:
         return child.main(progress_fd, this.nonce)
     code = this.watch()
     if this.exited:
+        this.linger(float(os.environ.get(parent.LINGER) or 0.0))
         return code if code == parent.STOPPED else 0
     if code == 0 and not this.claimed:
         return 0

@@ -47,6 +47,10 @@ RETURNED = "the flow returned, but its result was being pickled or freed"
 RAISED = "the flow raised an exception, which was being described, pickled or freed"
 
 
+def _as_it_is(outcome: Outcome) -> Outcome:
+    return outcome
+
+
 def _nothing() -> tuple[str, ...]:
     return ()
 
@@ -57,7 +61,8 @@ class Invocation:
 
     ``body`` runs the flow with its executor. ``to_value`` serializes a result or an exception (its second argument says
     which), and raises InvalidInput if it can't. ``log_tail`` returns the last lines logged so far. ``failed`` is set if
-    the flow could not be loaded: then only its ``on_exit`` is called.
+    the flow could not be loaded: then only its ``on_exit`` is called. ``explain`` corrects an outcome by what the place
+    where the flow runs knows of it.
     """
 
     run_id: str
@@ -73,6 +78,7 @@ class Invocation:
     log_tail: Callable[[], Sequence[str]] = _nothing
     guard: InterruptGuard = field(default_factory=InterruptGuard)
     failed: Outcome | None = None
+    explain: Callable[[Outcome], Outcome] = _as_it_is
 
 
 def invoke(invocation: Invocation, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
@@ -88,6 +94,7 @@ def invoke(invocation: Invocation, *, settle: Callable[[Outcome], None]) -> tupl
     """
     with _context_of(invocation):
         outcome, error = _run(invocation)
+        outcome = invocation.explain(outcome)
         if invocation.on_exit is None:
             return outcome, ExitCall.NONE
         settle(outcome)

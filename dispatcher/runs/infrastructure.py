@@ -17,6 +17,9 @@ from dispatcher.runs.states import HELD, UNSTARTED, Cause
 #: The moments in :attr:`~dispatcher.runs.record.Record.times`, in the order in which they happen.
 MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")
 
+#: A time beside those moments: when a flow that was told to stop is killed, unless it has ended before.
+STOP_DUE = "stop due"
+
 #: Characters stored of a message that comes with a cause.
 LONGEST_MESSAGE = 1000
 
@@ -33,7 +36,7 @@ def observe(
 ) -> Change | None:
     """Note what was observed of the infrastructure.
 
-    Its times alone are no reason to write, except once: when it has started.
+    Its times alone are no reason to write, except once each: when it has started, and :data:`STOP_DUE`.
 
     Args:
         record: the run.
@@ -53,8 +56,8 @@ def observe(
     new_message = message[:LONGEST_MESSAGE] if is_new else None
     same_cause = last_cause == record.last_cause and new_message is None
     same = same_cause and visible == was_visible and paused == (record.paused_since is not None)
-    start_noted = "started" in (record.times or {}).get(str(record.attempt), {})
-    if same and (start_noted or "started" not in (times or {})):
+    news = {"started", STOP_DUE}.intersection(times or ()).difference((record.times or {}).get(str(record.attempt), ()))
+    if same and not news:
         return None
     after = record.but(
         unknown_since=None if visible else record.unknown_since or now,

@@ -151,21 +151,24 @@ def abandon(
     outcome: Outcome,
     here: bool = False,
     times: Mapping[str, float] | None = None,
+    corrected: bool = False,
 ) -> Change | None:
     """End the attempt of a dead runner, or ring for a fresh pool process to call an ``on_exit`` that wasn't begun.
 
     For an attempt with infrastructure of its own, that happens only if the worker's settings allow it (``here``); else
-    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure.
+    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure. An outcome that was settled
+    before takes precedence, unless ``outcome`` is ``corrected`` by later findings.
     """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
     _fence(record, epoch)
     timed = record.but(times=record.timed(record.attempt, times))
+    settled = None if corrected else record.outcome
     if record.exit_call is ExitCall.BEGUN:
-        return end(record, now, record.outcome or outcome, ExitCall.INTERRUPTED, times=timed.times)
+        return end(record, now, settled or outcome, ExitCall.INTERRUPTED, times=timed.times)
     if record.exit_call is ExitCall.WAITING and record.verified and (record.request is None or here):
         after = timed.but(
-            outcome=record.outcome or as_cancelled(record, outcome),
+            outcome=settled or as_cancelled(record, outcome),
             settled_at=now,
             exit_call=ExitCall.DUE,
             due_at=now + EXIT_RING,
@@ -173,7 +176,7 @@ def abandon(
             owner="",
         )
         return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
-    return end(record, now, record.outcome or outcome, None, times=timed.times)
+    return end(record, now, settled or outcome, None, times=timed.times)
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backends.base import Observation, Phase
+from dispatcher.inspection.explain import explain
 from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.change import Change
@@ -125,8 +126,10 @@ def test_the_outcome_of_start_within_has_the_cause_and_its_first_message() -> No
         (Observation(phase=Phase.RUNNING), True),
         (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, message="PreemptInterrupt: told to stop"), True),
         (Observation(phase=Phase.ENDED, cause=Cause.PREEMPTED, reason="NodeShutdown", message="node is down"), False),
-        (Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted"), True),
-        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="deleted", exit_code=143), True),
+        (Observation(phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", tentative=True), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="deleted", exit_code=143, tentative=True), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="SIGTERM", exit_code=143, tentative=True), True),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="Unhealthy", exit_code=143), False),
         (Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted"), False),
         (Observation(phase=Phase.ENDED, cause=Cause.EVICTED), False),
     ],
@@ -231,8 +234,9 @@ def test_a_terminated_container_of_a_lost_node_has_ended() -> None:
 @pytest.mark.parametrize(
     ("observation", "options", "expected"),
     [
-        (None, {}, Cause.PREEMPTED),
-        (Observation(phase=Phase.RUNNING), {}, Cause.PREEMPTED),
+        (None, {}, Cause.KILLED),
+        (Observation(phase=Phase.RUNNING), {}, Cause.KILLED),
+        (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="Unhealthy"), {}, Cause.KILLED),
         (Observation(phase=Phase.RUNNING, cause=Cause.EVICTED, reason="EvictionByEvictionAPI"), {}, Cause.EVICTED),
         (Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="deleted"), {}, Cause.KILLED),
         (Observation(phase=Phase.RUNNING), {"timeout": 3}, Cause.DEADLINE),
@@ -249,6 +253,28 @@ def test_a_runner_does_not_know_why_it_was_told_to_stop(
 def test_a_runner_knows_why_its_own_flow_failed() -> None:
     own = Outcome(cause=Cause.USER_ERROR, reason="ValueError")
     assert explained(running(), own, Observation(phase=Phase.ENDED, cause=Cause.EVICTED), 10) is own
+
+
+def test_when_an_ignored_cancel_ends_is_written_once() -> None:
+    cancelled = after(t.request_cancel(running(), 3))
+    stopping = Observation(
+        phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", times={infrastructure.STOP_DUE: 73.0}
+    )
+    judgement = decide(cancelled, stopping, 4)
+    assert judgement.delete
+    record = noted(cancelled, stopping, 4)
+    assert "and is killed in 1m 09s" in explain(record, now=4, workers=())[1]
+    assert judgement.step is not None
+    assert judgement.step(record, 5) is None
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_settled_end_of_a_runner_that_died_may_be_corrected(corrected: bool) -> None:
+    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    killed = Outcome(cause=Cause.KILLED, reason="Unhealthy")
+    record = after(t.settle(running(), 5, epoch=running().epoch, outcome=told))
+    end = after(t.abandon(record, 6, epoch=record.epoch, outcome=killed, corrected=corrected)).outcome
+    assert end == (killed if corrected else told)
 
 
 def test_times_are_written_when_it_has_started_and_at_its_end_and_never_alone() -> None:

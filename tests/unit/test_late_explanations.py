@@ -73,7 +73,21 @@ def test_the_end_does_not_wait_for_ever(scene: Scene, monkeypatch: pytest.Monkey
     scene.round()
     record = scene.record("r1")
     assert record.outcome is not None
-    assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.PREEMPTED)
+    assert (record.state, record.outcome.cause) == (State.CRASHED, Cause.KILLED)
+
+
+def test_an_end_without_evidence_uses_up_a_retry(scene: Scene) -> None:
+    """A settled end, and its process dead before its last report."""
+    record = scene.running("r1")
+    scene.round()
+    scene.report(record, ReportKind.SETTLED, PREEMPTED)
+    scene.round()
+    name = str((record.handle or {})["name"])
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, cause=Cause.KILLED, reason="Unhealthy")
+    scene.round()
+    ended = scene.record("r1")
+    assert ended.outcome is not None
+    assert (ended.state, ended.outcome.cause) == (State.CRASHED, Cause.KILLED)
 
 
 def test_an_end_whose_shard_was_taken_meanwhile_is_left_to_the_new_holder(scene: Scene) -> None:

@@ -46,7 +46,10 @@ class AttemptRequests:
             self._requests.submit(key, partial(self._delete, record))
 
     def _delete(self, record: Record) -> bool:
-        confirmed = self._backend.cancel(record.handle, (record.request or {}).get("body"))
+        # a cancelled run's attempt can't be claimed any more, and its reports were read before
+        unclaimed = record.state is State.CANCELLING and record.started_at is None
+        delete = partial(self._backend.discard, claimed=False) if unclaimed else self._backend.cancel
+        confirmed = delete(record.handle, (record.request or {}).get("body"))
         failpoint("watch.cancelled", record.id, lost=Transient)
         return confirmed
 

@@ -56,7 +56,7 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
     if observation.phase in OVER:
         return Judgement(end=_outcome(record, observation, now))
     if unwanted:
-        return Judgement(delete=True)
+        return Judgement(step=partial(infrastructure.observe, visible=True, times=observation.times), delete=True)
     if observation.paused and record.state is State.RUNNING:  # preempted by a quota queue: the runner was told to stop
         return Judgement(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), delete=True)
     stale = observation.phase is Phase.WAITING and record.state is State.RUNNING  # older than the runner's report
@@ -72,15 +72,22 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
     return Judgement(step=step)
 
 
-def explained(record: Record, outcome: Outcome, observation: Observation | None, now: float) -> Outcome:
-    """Return the end that a runner reports, corrected by what it can't know: who sent it SIGTERM, and why."""
-    if not _told_to_stop(outcome):
+def explained(
+    record: Record, outcome: Outcome, observation: Observation | None, now: float, *, final: bool = True
+) -> Outcome:
+    """Return the end that a runner reports, corrected by what it can't know: who sent it SIGTERM, and why.
+
+    Without evidence of a disruption it was killed. Before a ``final`` report that isn't decided yet.
+    """
+    if not told_to_stop(outcome):
         return outcome
     if overdue(record, now):
         return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_timeout_message(record))
     if record.last_cause is not None and (observation is None or observation.cause in _VAGUE):
         return replace(outcome, cause=record.last_cause)
-    if observation is None or observation.cause in _VAGUE - {Cause.KILLED}:
+    if observation is None or observation.cause in _VAGUE - {Cause.KILLED} or _is_echo(observation, outcome):
+        return replace(outcome, cause=Cause.KILLED, reason="SIGTERM") if final else outcome
+    if observation.tentative and not final and observation.reason == "SIGTERM":
         return outcome
     return replace(
         outcome,
@@ -92,20 +99,29 @@ def explained(record: Record, outcome: Outcome, observation: Observation | None,
 
 def explainable(record: Record, outcome: Outcome, observation: Observation | None, now: float) -> bool:
     """Return True if the reason of a runner's end may be observed soon: it was told to stop, for an unknown reason."""
-    if not _told_to_stop(outcome):
+    if not told_to_stop(outcome):
         return False
-    settled = record.outcome is not None and record.outcome.cause is not Cause.PREEMPTED
+    settled = record.outcome is not None and not told_to_stop(record.outcome)
     if settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None:
         return False
-    if observation is None:
+    if (
+        observation is None or observation.tentative
+    ):  # a Job's controller deletes its pods first and says why afterwards
         return True
-    if observation.cause is Cause.KILLED:  # a Job's controller deletes its pods first and says why afterwards
-        return observation.phase is not Phase.GONE
-    echo = observation.cause is Cause.PREEMPTED and outcome.message in observation.message  # the runner's own message
-    return echo or observation.cause in _VAGUE
+    if observation.cause is Cause.KILLED:
+        return False
+    return _is_echo(observation, outcome) or observation.cause in _VAGUE
 
 
-def _told_to_stop(outcome: Outcome) -> bool:
+def _is_echo(observation: Observation, outcome: Outcome) -> bool:
+    """Return True if an observation only repeats the runner's own message."""
+    return observation.cause is Cause.PREEMPTED and outcome.message in observation.message
+
+
+def told_to_stop(outcome: Outcome | None) -> bool:
+    """Return True for the end of a runner that was told to stop, and couldn't know why."""
+    if outcome is None:
+        return False
     return outcome.cause is Cause.PREEMPTED and outcome.reason in {PreemptInterrupt.__name__, "SIGTERM"}
 
 

@@ -24,7 +24,7 @@ from dispatcher.support.log_throttle import LogThrottle
 from dispatcher.support.parsing import Fields
 from workers.claims import token_of
 from workers.supervisor.heartbeats import Heartbeats
-from workers.supervisor.judgement import explainable, explained
+from workers.supervisor.judgement import explainable, explained, told_to_stop
 from workers.supervisor.log_tails import LogTails
 from workers.supervisor.observer import Observer
 from workers.supervisor.record_verifier import RecordVerifier
@@ -190,7 +190,9 @@ class Reports:
     def _step(self, record: Record, report: Report, now: float, at: float | None = None) -> Transition:
         preempted = report.outcome.cause is Cause.PREEMPTED
         observation = self._observer.observe(record.handle) if preempted else None
-        outcome = explained(record, report.outcome, observation, now)
+        ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
+        outcome = explained(record, report.outcome, observation, now, final=ends)
+        corrected = preempted and (record.outcome is None or told_to_stop(record.outcome))
         if report.kind is ReportKind.CLAIMED:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
         if report.kind is ReportKind.SETTLED:
@@ -198,13 +200,13 @@ class Reports:
         if report.kind is ReportKind.DIED:
             outcome = replace(outcome, log_tail=outcome.log_tail or self._log_tails.sent(record))
             here = self._callbacks_allowed(record)
-            return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here)
+            return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here, corrected=corrected)
         return partial(
             transitions.finish,
             epoch=record.epoch,
             outcome=outcome,
             exit_call=report.exit_call,
-            corrected=preempted and (record.outcome is None or record.outcome.cause is Cause.PREEMPTED),
+            corrected=corrected,
         )
 
 

@@ -29,7 +29,7 @@ from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.change_feed import ChangeFeed
 from workers.supervisor.clock import ServerClock
 from workers.supervisor.heartbeats import Heartbeats
-from workers.supervisor.judgement import Judgement, judge
+from workers.supervisor.judgement import Judgement, judge, told_to_stop
 from workers.supervisor.log_tails import LogTails
 from workers.supervisor.observer import Observer
 from workers.supervisor.orphans import OrphanSweep
@@ -225,6 +225,7 @@ class Supervisor:
             outcome=replace(outcome, log_tail=log_tail),
             here=self._callbacks_allowed(record),
             times=observation.times,
+            corrected=told_to_stop(record.outcome),
         )
         if self._writer.update(record, step):
             failpoint("watch.judged", record.id)

@@ -129,7 +129,8 @@ class Teardown:
         self._requests.submit(key, delete, partial(self._handle_answer, record.id, attempt), pause=RETRY_INTERVAL)
 
     def _delete(self, run_id: str, leftover: Leftover) -> bool:
-        confirmed = self._backend.cancel(leftover["handle"], (leftover["request"] or {}).get("body"))
+        request, claimed = (leftover["request"] or {}).get("body"), bool(leftover.get("claimed", True))
+        confirmed = self._backend.discard(leftover["handle"], request, claimed=claimed)
         failpoint("teardown.asked", run_id, lost=Transient)
         return confirmed
 

@@ -101,11 +101,16 @@ class Api:
         """Return a namespace; ``timeout`` is in seconds."""
         return self._request("GET", f"{_CORE}/namespaces/{_quoted(name)}", timeout=timeout)
 
-    def delete(self, namespace: str, kind: str, name: str, *, uid: str | None = None) -> Json:
-        """Delete an object, and in the background what it owns; with ``uid`` only that very object."""
+    def delete(self, namespace: str, kind: str, name: str, *, uid: str | None = None, grace: int | None = None) -> Json:
+        """Delete an object, and in the background what it owns; with ``uid`` only that very object.
+
+        ``grace`` is in seconds, for a pod: how long its containers get after SIGTERM; by default as its spec says.
+        """
         body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
+        if grace is not None:
+            body["gracePeriodSeconds"] = grace
         return self._request("DELETE", _path(namespace, kind, name), {}, body)
 
     def pages(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backends.kubernetes.grace import ANNOTATIONS
 from backends.kubernetes.manifest import RUN
 from backends.kubernetes.reasons import Pod
 
@@ -21,7 +22,7 @@ Json = dict[str, Any]
 #: Seconds for which an object that is gone is kept.
 KEEP_GONE = 600.0
 
-_METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp")
+_METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 _EVENT = ("reason", "message", "type", "lastTimestamp", "eventTime")
 _POD_STATUS = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses", "startTime")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
@@ -63,7 +64,7 @@ class Cache:
         return [Pod(object=entry.object, gone=entry.gone_at is not None) for entry in entries]
 
     def events(self, uids: Iterable[str]) -> list[Json]:
-        """Return the newest event of each reason about these objects."""
+        """Return the newest event of each reason about these objects; of probes, one of each kind and container."""
         with self._lock:
             return [event for uid in uids for event in self._events.get(uid, {}).values()]
 
@@ -76,7 +77,7 @@ class Cache:
         """Mark an object as gone; ``item`` is its last state."""
         with self._lock:
             if kind == "events":
-                self._events.get(item["involvedObject"].get("uid", ""), {}).pop(str(item.get("reason")), None)
+                self._events.get(item["involvedObject"].get("uid", ""), {}).pop(_topic(item), None)
                 return
             self._put(kind, item)
             uid = item["metadata"]["uid"]
@@ -123,7 +124,7 @@ class Cache:
         if kind == "events":
             about = item["involvedObject"].get("uid")
             if about:
-                self._events.setdefault(about, {})[str(item.get("reason"))] = dict(item)
+                self._events.setdefault(about, {})[_topic(item)] = dict(item)
             return
         uid = item["metadata"]["uid"]
         self._entries(kind)[uid] = _Entry(dict(item))
@@ -131,6 +132,15 @@ class Cache:
             siblings = self._pods_of_job.setdefault(item["metadata"].get("job", ""), [])
             if uid not in siblings:
                 siblings.append(uid)
+
+
+def _topic(event: Mapping[str, Any]) -> str:
+    """Return what an event is about: a newer one about the same takes its place."""
+    reason = str(event.get("reason"))
+    if reason != "Unhealthy":
+        return reason
+    kind, _, _ = str(event.get("message") or "").partition(" ")  # such as Liveness
+    return f"{reason} {kind} {event['involvedObject'].get('fieldPath', '')}"
 
 
 def job_uid(kind: str, item: Mapping[str, Any]) -> str:
@@ -146,7 +156,7 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         about = item.get("involvedObject") or {}
         return {
             "metadata": {"uid": metadata.get("uid")},
-            "involvedObject": {"uid": about.get("uid")},
+            "involvedObject": {name: about[name] for name in ("uid", "fieldPath") if about.get(name) is not None},
             **{name: item[name] for name in _EVENT if item.get(name) is not None},
         }
     trimmed: Json = {name: metadata[name] for name in _METADATA if name in metadata}
@@ -162,6 +172,9 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         return {"metadata": trimmed, "spec": {"suspend": suspend, "container": container}, "status": status}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Job"]
     trimmed["job"] = owners[0] if owners else ""
+    annotations = metadata.get("annotations") or {}
+    if kept := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
+        trimmed["annotations"] = kept
     for name in ("containerStatuses", "initContainerStatuses"):
         if status.get(name):
             status[name] = [{"name": entry.get("name"), "state": entry.get("state")} for entry in status[name]]

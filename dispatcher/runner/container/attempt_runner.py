@@ -21,6 +21,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
+from dispatcher.runner.container.memory import oom_kills, oom_message
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.interrupts import InterruptGuard
@@ -108,7 +109,10 @@ class AttemptRunner:
             return loading_failed(error), None
         try:
             outcome, exit_call = invoke(
-                replace(invocation, to_value=partial(self._to_value, invocation)), settle=self._settle
+                replace(
+                    invocation, to_value=partial(self._to_value, invocation), explain=partial(_with_oom, oom_kills())
+                ),
+                settle=self._settle,
             )
         except ServerUnavailable as error:  # neither the result nor anything after it can be stored
             message = f"the flow returned, but Redis was away: {error}"
@@ -172,3 +176,12 @@ def _with_stop_message(outcome: Outcome) -> Outcome:
     if outcome.cause is not Cause.PREEMPTED:
         return outcome
     return replace(outcome, message="the container was told to stop (SIGTERM) while the flow ran")
+
+
+def _with_oom(kills_before: int, outcome: Outcome) -> Outcome:
+    """Name want of memory in an outcome that it caused: a process of the flow was killed, and the flow raised."""
+    if outcome.cause is not Cause.USER_ERROR or oom_kills() <= kills_before:
+        return outcome
+    raised = ": ".join(part for part in (outcome.reason, outcome.message) if part)
+    message = f"{oom_message()}, and the flow raised {raised}"
+    return replace(outcome, cause=Cause.OOM_KILLED, reason="OOMKilled", message=message)

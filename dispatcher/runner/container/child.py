@@ -26,6 +26,7 @@ from dispatcher.errors import (
 from dispatcher.records.base import Records
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
+from dispatcher.runner.container.cancel_watch import watch_for_cancel
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.termination_message import write_message
@@ -82,6 +83,7 @@ def _run(assignment: Assignment, records: Records, settings: RunnerSettings, tel
     _handle_stop_signals(records, assignment, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
     tell(f"claimed {record.spec.options.timeout or 0} {settings.stop_grace} {settings.on_exit_timeout}")
+    watch_for_cancel(records, assignment, os.environ, partial(tell, "cancelled"))
     # Imported after the claim, because it takes a third of the runner's start.
     from dispatcher.runner.container.attempt_runner import AttemptRunner
 

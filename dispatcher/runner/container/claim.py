@@ -18,6 +18,7 @@ from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import State
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
@@ -87,13 +88,21 @@ def _is_genuine(entry: Mapping[str, str], assignment: Assignment) -> bool:
 
 
 def stand_by(records: Records, assignment: Assignment) -> None:
-    """Wait for the end of the attempt. To exit earlier would end the Job of the process that holds it."""
+    """Wait for the end of the attempt. To exit earlier would end the Job of the process that holds it.
+
+    An attempt that is being cancelled before any runner has started it is held by nobody, and is waited for by nobody:
+    a SIGTERM that came before this process handled it isn't repeated.
+    """
     while True:
         with contextlib.suppress(ServerUnavailable):
             try:
                 record, _ = records.runs.get(assignment.run_id)
             except UnknownRun:
                 return
-            if record.terminal or record.attempt != assignment.attempt:
+            if record.terminal or record.attempt != assignment.attempt or _cancelled_unstarted(record):
                 return
         time.sleep(_POLL_INTERVAL)
+
+
+def _cancelled_unstarted(record: Record) -> bool:
+    return record.state is State.CANCELLING and record.started_at is None

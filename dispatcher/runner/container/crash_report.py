@@ -18,7 +18,8 @@ from dispatcher.logs.last_lines import store_last_lines
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
-from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent, oom_kills
+from dispatcher.runner.container.memory import oom_kills, oom_message
+from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import write_message
 from dispatcher.runner.settings import RunnerSettings
@@ -69,7 +70,7 @@ def _outcome_of_death(parent: ContainerParent, code: int) -> Outcome:
         cause, reason, message = _KILLED_BY_US[parent.expired_clock]
         return Outcome(cause=cause, reason=reason, message=message, exit_code=code)
     if code == 128 + signal.SIGKILL and oom_kills() > parent.oom_kills_before:
-        return Outcome(cause=Cause.OOM_KILLED, reason="OOMKilled", message="out of memory", exit_code=code)
+        return Outcome(cause=Cause.OOM_KILLED, reason="OOMKilled", message=oom_message(), exit_code=code)
     if not parent.claimed and parent.stop_requested_at is None and code < 128:
         message = f"the runner ended with exit code {code} before it claimed its attempt"
         return Outcome(cause=Cause.START_FAILED, reason="Exited", message=message, exit_code=code)

@@ -3,7 +3,7 @@
 It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
 reaps orphans and learns how the flow's process died. Its one child runs the flow
 (:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
-the standard library and the journal, which does the same.
+the standard library, and the journal and the counter of OOM kills, which do the same.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import time
 from types import FrameType
 
 from dispatcher.logs.journal import Journal, adopt_journal
+from dispatcher.runner.container.memory import oom_kills
 
 GRACE = "DISPATCHER__RUN__GRACE"
+LINGER = "DISPATCHER__RUN__LINGER"
 GRACE_DEFAULT = 30.0  # seconds; the default of Kubernetes
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FLOW_SHARE = 2 / 3  # of the grace, after which a flow that doesn't stop is killed; the rest is for the report
 STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported so
 #: Seconds until a signal to the child is repeated. One that arrives while Python releases its lock on the way into a
 #: blocking call isn't handled before that call ends, unless another signal arrives.
@@ -35,7 +38,7 @@ class ContainerParent:
         claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
         expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
             empty if none did.
-        stop_requested_at: monotonic time of the first stop signal.
+        stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
         journal: the child's last lines.
         oom_kills_before: number of OOM kills in this container before the child started.
     """
@@ -49,7 +52,7 @@ class ContainerParent:
         self.oom_kills_before = oom_kills()
         self.journal = Journal()
         self._child = 0
-        self._forwarded = False
+        self._forwarded = self._signalled = False
         self._repeated_signal = 0
         self._clocks: dict[str, float] = {}
         self._on_exit_timeout = 0.0
@@ -96,7 +99,7 @@ class ContainerParent:
             if self.stop_requested_at is not None and not self._forwarded:
                 self._forwarded = True
                 self._signal_repeatedly(signal.SIGTERM)
-                self._clocks["term"] = self.stop_requested_at + self.grace * 2 / 3
+                self._clocks["term"] = self.stop_requested_at + self.grace * FLOW_SHARE
             ready = dict(poll.poll(self._poll_timeout()))
             if self._progress_read in ready and not self._read_progress():
                 poll.unregister(self._progress_read)
@@ -109,6 +112,14 @@ class ContainerParent:
                 return code if (code := os.waitstatus_to_exitcode(self._status)) >= 0 else 128 - code
             self._handle_expired_clocks()
 
+    def linger(self, seconds: float) -> None:
+        """Wait so many seconds for a stop signal, unless one has arrived."""
+        until = time.monotonic() + seconds
+        while not self._signalled and (left := until - time.monotonic()) > 0:
+            select.select([self._wakeup_read], [], [], left)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakeup_read, 1024)
+
     def remaining_grace(self) -> float | None:
         """Return the seconds that are left of the grace; None if no stop signal has arrived."""
         if self.stop_requested_at is None:
@@ -116,6 +127,7 @@ class ContainerParent:
         return max(0.0, self.stop_requested_at + self.grace - time.monotonic() - 1.0)
 
     def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._signalled = True
         self.stop_requested_at = self.stop_requested_at or time.monotonic()
 
     def _poll_timeout(self) -> float | None:
@@ -142,6 +154,8 @@ class ContainerParent:
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
+            case ["cancelled"]:  # its record says so, and the pod is deleted later
+                self.stop_requested_at = self.stop_requested_at or now
             case ["flow_ended"]:
                 self._stop_clocks("timeout", "flow", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
@@ -201,17 +215,6 @@ class ContainerParent:
                     return
                 if pid == self._child:
                     self._status = status
-
-
-def oom_kills() -> int:
-    """Return the number of OOM kills in this container so far; 0 if the system doesn't count them."""
-    for path, word in (
-        ("/sys/fs/cgroup/memory.events", "oom_kill "),
-        ("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill "),
-    ):
-        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as file:  # noqa: PTH123 - no pathlib
-            return sum(int(line.removeprefix(word)) for line in file if line.startswith(word))
-    return 0
 
 
 def _die_with(parent: int) -> None:

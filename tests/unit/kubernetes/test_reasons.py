@@ -359,17 +359,6 @@ def test_the_termination_message_holds_the_cause() -> None:
         assert observed(pod(ended(3, message=text))).message == text
 
 
-def test_sigterm_of_a_deleted_pod_is_killed_rather_than_preempted() -> None:
-    outcome = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
-    words = TerminationMessage.of(outcome, run="r", attempt=1).to_json()
-    ended_pod = pod(ended(143, message=words))
-    assert summary(observed(ended_pod)) == (Phase.ENDED, Cause.PREEMPTED)
-    ended_pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert summary(observed(ended_pod)) == (Phase.ENDED, Cause.KILLED)
-    late = {"conditions": [{"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded"}]}
-    assert summary(observed(ended_pod, job={**JOB, "status": late})) == (Phase.ENDED, Cause.DEADLINE)
-
-
 def test_an_exit_without_a_termination_message() -> None:
     observation = observed(pod(ended(1)))
     assert (*summary(observation), observation.exit_code) == (Phase.ENDED, Cause.START_FAILED, 1)
