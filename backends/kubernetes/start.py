@@ -137,12 +137,10 @@ class Start:
                 continue
             since = f"runs since {_for_people(str(running.get('startedAt') or ''))}"
             message = f"{init_name(pod, status)} {since}"
-            reason = "InitContainerRunning"
             if side_car:
-                reason = "SideCarNotStarted"
                 probe = str(self._newest_event(pod, "Unhealthy").get("message") or "").strip()
                 message += f", and its startup probe hasn't succeeded{f' ({probe})' if probe else ''}"
-            return self._apply(INIT_RUNNING, reason, message, grace=EVENT_GRACE)
+            return self._apply(INIT_RUNNING, f"init/{status.get('name')}", message, grace=EVENT_GRACE)
         return None
 
     def _of_creation(self, pod: Object) -> Observation | None:
@@ -173,7 +171,8 @@ class Start:
         waited = self.now - started
         if waited < grace:
             return Observation(phase=Phase.WAITING, reason=reason, paused=rule.paused)
-        if rule.clock == "image":
+        if rule.clock == "image":  # its reasons alternate; the first one is kept
+            _, reason = self.clocks.setdefault("reason of image", (self.now, reason))
             final_after = IMAGE_NOT_FOUND_TIMEOUT if "not found" in text else None
         phase = Phase.ENDED if final_after is not None and waited >= final_after else Phase.WAITING
         return Observation(phase=phase, cause=rule.cause, reason=reason, message=text, paused=rule.paused)

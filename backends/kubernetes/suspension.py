@@ -1,4 +1,4 @@
-"""Who has suspended a Job: a quota queue, which admits it later, or somebody who must resume it. Pure."""
+"""Suspension of a Job: by a quota queue, which admits it later, or by somebody who must resume it. Pure."""
 
 from __future__ import annotations
 

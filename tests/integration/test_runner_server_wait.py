@@ -80,7 +80,9 @@ def test_nobody_listens(start: Callable[[str], RunnerProcess]) -> None:
     text = f"can't reach Redis at redis://{place}/3, as user me: nothing listens at redis://{place}/3"
     assert text in said(runner)
     assert SETTING in said(runner)
-    message = wait_until(lambda: runner.message, "the termination message")
+    wait_until(lambda: runner.message, "the termination message")
+    message = runner.message
+    assert message is not None
     assert (message.cause, message.reason) == (Cause.START_FAILED, "ServerUnavailable")
     assert text in message.message
     assert PASSWORD not in runner.output + message.to_json()

@@ -53,7 +53,8 @@ class Bench:
 
     def explained(self) -> Observation:
         """Look until the log was read."""
-        return wait_until(lambda: (seen := self.look()).message and seen, "the reason")
+        wait_until(lambda: self.look().message, "the reason")
+        return self.look()
 
 
 @pytest.fixture
@@ -142,12 +143,14 @@ def test_a_claimed_attempt_is_forgotten(bench: Bench) -> None:
 def test_the_reason_is_noted_with_the_run_and_start_within_ends_with_it() -> None:
     scene = Scene()
     record = scene.provisioned("r1", start_within=30.0)
-    scene.backend.observations[str(record.handle and record.handle["name"])] = Observation(
+    assert record.handle is not None
+    name = str(record.handle["name"])
+    scene.backend.observations[name] = Observation(
         phase=Phase.WAITING, cause=Cause.START_FAILED, reason="FailedMount", message="timed out"
     )
     scene.round()
     assert scene.record("r1").last_message == "FailedMount: timed out"
-    scene.backend.observations[str(record.handle and record.handle["name"])] = Observation(
+    scene.backend.observations[name] = Observation(
         phase=Phase.WAITING, cause=Cause.START_FAILED, reason=UNCLAIMED, message=f"its runner {REFUSED}"
     )
     scene.round()

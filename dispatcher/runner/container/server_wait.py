@@ -1,4 +1,4 @@
-"""What a runner says while it can't reach the server: on stderr, and in its termination message in case it is killed.
+"""Messages of a runner that can't reach the server: on stderr, and in its termination message in case it is killed.
 
 A supervisor reads it from the container's log, because nothing of such a runner reaches the records. Used by
 :mod:`dispatcher.runner.container.child` until the attempt is claimed.

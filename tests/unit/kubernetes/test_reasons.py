@@ -103,7 +103,7 @@ def test_row_image_pull_alternates_on_one_clock_and_keeps_the_text() -> None:
         observation, clocks = observe(
             Snapshot(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), clocks, 10.0 * turn
         )
-        assert observation.message == "x:1: not found"
+        assert (observation.reason, observation.message) == ("ErrImagePull", "x:1: not found")
         assert observation.phase is (Phase.ENDED if turn == 9 else Phase.WAITING)
 
 

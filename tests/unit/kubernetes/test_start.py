@@ -13,8 +13,6 @@ from backends.kubernetes.reasons import Pod, Snapshot, observe
 from backends.kubernetes.suspension import QUEUE_LABEL, suspended_by
 from dispatcher import Cause
 
-pytestmark = pytest.mark.row(26)
-
 JOB: dict[str, Any] = {"metadata": {"name": "flow-1", "uid": "job-uid"}, "spec": {}, "status": {"active": 1}}
 READY = {"type": "PodReadyToStartContainers", "status": "True"}
 SINCE = "2026-01-01T00:00:10Z"
@@ -96,7 +94,7 @@ ROWS: dict[str, tuple[Observation, str, Cause | None, str]] = {
     ),
     "an init container runs": (
         observed(pod(READY, init=[DONE, running("prepare", started=True)], initContainers=MESH)),
-        "InitContainerRunning",
+        "init/prepare",
         Cause.START_FAILED,
         "init container prepare runs since 2026-01-01 00:00:10 UTC",
     ),
@@ -105,14 +103,14 @@ ROWS: dict[str, tuple[Observation, str, Cause | None, str]] = {
             pod(READY, init=[running("mesh", started=False)], initContainers=MESH),
             events=[event("Unhealthy", "Startup probe failed: connection refused\n")],
         ),
-        "SideCarNotStarted",
+        "init/mesh",
         Cause.START_FAILED,
         "side-car mesh runs since 2026-01-01 00:00:10 UTC, and its startup probe hasn't succeeded "
         "(Startup probe failed: connection refused)",
     ),
     "an init container behind a side-car": (
         observed(pod(READY, init=[running("mesh", started=True), running("prepare")], initContainers=MESH)),
-        "InitContainerRunning",
+        "init/prepare",
         Cause.START_FAILED,
         "init container prepare runs since 2026-01-01 00:00:10 UTC",
     ),
