@@ -90,8 +90,8 @@ class Start:
         if scheduled.get("status") != "True":
             yield self._of_unscheduled(pod, scheduled)
             return
+        yield self._of_running_init(pod)  # first: an event that a pull has ended may be lost
         yield self._of_pull(pod)
-        yield self._of_running_init(pod)
         if condition(pod, "PodReadyToStartContainers").get("status") != "True":
             yield self._of_creation(pod)
 
@@ -156,8 +156,8 @@ class Start:
         return self._apply(rule, reason, text, grace=EVENT_GRACE)
 
     def _without_reason(self, reason: str, message: str) -> Observation:
-        """Return the observation of a start that makes no progress, where nothing says why."""
-        started, _ = self._clock("no reason", message)
+        """Return the observation of a start that makes no progress, where nothing says why. Each step has a clock."""
+        started, _ = self._clock(f"no reason: {message}", message)
         text = message if self.now - started >= START_GRACE else ""
         return Observation(phase=Phase.WAITING, reason=reason, message=text)
 

@@ -116,7 +116,7 @@ REFUSED_ROWS = {
     ),
     "another CPU architecture": Row(
         Cause.START_FAILED,
-        "exec format error",
+        "exec /garbage/python3: exec format error",
         {"volumes": [GARBAGE]},
         {"volumeMounts": [{"name": "garbage", "mountPath": "/garbage"}]},
         {"env": {"PATH": "/garbage"}},

@@ -13,7 +13,7 @@ from dispatcher.runs import transitions
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervisor_scene import Scene, ScriptedBackend
 from tests.waiting import wait_until
-from workers.supervisor.unclaimed_starts import READ_AFTER, UNCLAIMED, UnclaimedStarts, reason_in
+from workers.supervisor.unclaimed_starts import MOST_WAITING, READ_AFTER, THREADS, UNCLAIMED, UnclaimedStarts, reason_in
 
 RUNNING = Observation(phase=Phase.RUNNING)
 REFUSED = "can't reach Redis at redis://r:6379/0, as user default: nothing listens there"
@@ -92,6 +92,25 @@ def test_a_log_that_does_not_come_holds_up_nothing(bench: Bench) -> None:
     logged(bench).gate.set()
     assert bench.explained().message
     assert logged(bench).reads == 1
+
+
+def test_few_logs_are_read_at_once(bench: Bench) -> None:
+    """Where thousands can't reach the server, requests for their logs must not be in the way of others."""
+    logged(bench).gate.clear()
+    records = [bench.scene.provisioned(f"many{number}") for number in range(MOST_WAITING + 5)]
+
+    def look() -> list[Observation]:
+        return [bench.starts.explained(record, RUNNING) for record in records]
+
+    look()
+    bench.now += READ_AFTER
+    look()
+    wait_until(lambda: logged(bench).reads == THREADS, "the first requests")
+    look()
+    logged(bench).gate.set()
+    wait_until(lambda: logged(bench).reads == MOST_WAITING, "those that waited")
+    wait_until(lambda: all(seen.message for seen in look()), "all reasons")
+    assert logged(bench).reads == len(records)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from workers.supervisor.request_threads import RequestThreads
 #: Seconds for which a container may run unclaimed before its log is read.
 READ_AFTER = 10.0
 
-#: Requests for logs at once.
-THREADS = 4
+#: Requests for logs at once, and the most that wait for a thread: others are made later. Where thousands of runners can't
+#: reach the server, creations and deletions come first.
+THREADS, MOST_WAITING = 4, 16
 
 #: The reason of such an observation.
 UNCLAIMED = "Unclaimed"
@@ -45,6 +46,7 @@ class UnclaimedStarts:
         self._clock = clock
         self._since: dict[Key, float] = {}  # when a container was first seen to run, unclaimed
         self._reasons: dict[Key, str] = {}  # what its log says; empty while that is read
+        self._reading = 0  # requests whose results weren't collected yet
 
     def explained(self, record: Record, observation: Observation) -> Observation:
         """Return the observation; with a reason, if its container has run unclaimed for long."""
@@ -54,9 +56,8 @@ class UnclaimedStarts:
         if self._clock() - self._since.setdefault(key, self._clock()) < READ_AFTER:
             return observation
         self._collect()
-        if key not in self._reasons:
-            self._request(key, record)
-        if not (reason := self._reasons[key]):
+        reason = self._reasons[key] if key in self._reasons else self._request(key, record)
+        if not reason:
             return observation
         return replace(observation, phase=Phase.WAITING, cause=Cause.START_FAILED, reason=UNCLAIMED, message=reason)
 
@@ -72,15 +73,19 @@ class UnclaimedStarts:
         """Read no more; running requests aren't waited for."""
         self._threads.shutdown()
 
-    def _request(self, key: Key, record: Record) -> None:
-        self._reasons[key] = ""
-        if isinstance(self._backend, Logged) and record.handle is not None:
-            self._threads.submit(key, partial(self._backend.logs, record.handle))
-        else:
+    def _request(self, key: Key, record: Record) -> str:
+        """Have the log read, unless many others are; return the reason that is known without it."""
+        if not isinstance(self._backend, Logged) or record.handle is None:
             self._reasons[key] = reason_in(())
+        elif self._reading < MOST_WAITING:
+            self._reading += 1
+            self._reasons[key] = ""
+            self._threads.submit(key, partial(self._backend.logs, record.handle))
+        return self._reasons.get(key, "")
 
     def _collect(self) -> None:
         for key, lines in self._threads.results():
+            self._reading -= 1
             if key in self._reasons:
                 self._reasons[key] = reason_in(() if isinstance(lines, Exception) else lines)
 

@@ -236,6 +236,23 @@ def test_an_image_that_was_pulled_is_no_reason(events: Any) -> None:
     assert observed(pod(READY), events=events).reason == "PodInitializing"
 
 
+def test_a_step_that_has_just_begun_is_not_late() -> None:
+    """Each step has its time, however long the one before took."""
+    waits, placed = (Snapshot(job=JOB, pods=pods) for pods in ([], [Pod(object=pod(READY))]))
+    _, clocks = observe(waits, {}, 0.0)
+    observation, clocks = observe(waits, clocks, 100.0)
+    assert observation.message
+    observation, clocks = observe(placed, clocks, 101.0)
+    assert not observation.message
+    assert observe(placed, clocks, 131.0)[0].message
+
+
+def test_an_init_container_that_runs_needs_no_pull() -> None:
+    """The event that its image was pulled may be lost."""
+    item = pod(READY, init=[running("prepare")])
+    assert observed(item, events=[event("Pulling", 'Pulling image "flows:1"')]).reason == "init/prepare"
+
+
 def test_a_quota_does_not_shorten_the_time_of_a_mistake() -> None:
     """Each has a clock of its own."""
     snapshots = [
