@@ -20,8 +20,8 @@ from workers.supervisor.request_threads import RequestThreads
 #: Seconds for which a container may run unclaimed before its log is read.
 READ_AFTER = 10.0
 
-#: Requests for logs at once, and the most that wait for a thread: others are made later. Where thousands of runners can't
-#: reach the server, creations and deletions come first.
+#: Requests for logs at once, and the most under way: others are made later. Where thousands of runners can't reach the
+#: server, creations and deletions come first.
 THREADS, MOST_WAITING = 4, 16
 
 #: The reason of such an observation.
