@@ -16,16 +16,16 @@ from backends.base import Changed, Found, Handle, Observation, Request
 from backends.container import server_address
 from backends.container.backend import ContainerBackend
 from backends.container.runner import RUNNER
-from backends.kubernetes import manifest
-from backends.kubernetes.cluster.api import Api
-from backends.kubernetes.cluster.connection import load_sdk
+from backends.kubernetes import manifest, reasons
+from backends.kubernetes.cluster.api import Api, ApiError, Unclear
+from backends.kubernetes.cluster.connection import Unreachable, load_sdk
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.create import create
 from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.handle import JobKey, Scope, make_handle
+from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import Jobs
-from backends.kubernetes.logs import LogReader
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.timestamps import age
@@ -57,7 +57,6 @@ class KubernetesBackend(ContainerBackend):
         self._api = Api(cluster, timeout=kubernetes.request_timeout, pace=pace)
         self._watches = Watches(self._api, kubernetes)
         self._jobs = Jobs(self._api, self._watches)
-        self._logs = LogReader(self._api, self._scope, self._jobs)
         self._observer = Observer(self._scope, self._watches, self._jobs)
 
     @property
@@ -125,10 +124,29 @@ class KubernetesBackend(ContainerBackend):
             return delete(self._jobs, handle) if handle is not None else delete_requested(self._jobs, target)
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
-        return self._logs.of_flow(handle)
+        """Return the last lines of the flow's container, by one request of at most 5 seconds. Empty if they are gone,
+        or if the container never started."""
+        key = JobKey.of(handle)
+        container = str(handle["container"])
+        if exclusion := self._scope.exclusion(handle):
+            logger.info("Logs of Job %s/%s aren't read: %s", key.namespace, key.name, exclusion)
+            return ()
+        try:
+            pods = self._jobs.pods(key, self._jobs.cache(handle))
+            started = [pod for pod in pods if reasons.has_started(pod, container)]
+            if not started:
+                return ()
+            text = self._api.log(key.namespace, str(started[-1]["metadata"]["name"]), container)
+        except (ApiError, Unclear, Unreachable) as error:
+            logger.info("Logs of Job %s/%s can't be read: %s", key.namespace, key.name, error)
+            return ()
+        return tuple(text.splitlines())
 
     def init_logs(self, handle: Handle) -> Mapping[str, tuple[str, ...]]:
-        return self._logs.of_failed_inits(handle)
+        if exclusion := self._scope.exclusion(handle):
+            logger.info("Logs of Job %s/%s aren't read: %s", handle["namespace"], handle["name"], exclusion)
+            return {}
+        return failed_init_logs(self._api, self._jobs, handle)
 
     def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
         """Yield the findings of ``dispatcher doctor``; start a pod, which gets ``within`` seconds."""

@@ -26,12 +26,6 @@ def container_state(pod: Object, name: str) -> Object:
     return {}
 
 
-def has_started(pod: Object, container: str) -> bool:
-    """Return True if a container of the pod runs or has run, so that it may have a log."""
-    state = container_state(pod, container)
-    return state.get("running") is not None or state.get("terminated") is not None
-
-
 def init_statuses(pod: Object) -> Iterator[Object]:
     """Yield the status of each init container, in the order in which they start."""
     yield from pod.get("status", {}).get("initContainerStatuses") or ()

@@ -174,6 +174,12 @@ def _has_ended(pod: Object, container: str) -> bool:
     return container_state(pod, container).get("terminated") is not None
 
 
+def has_started(pod: Object, container: str) -> bool:
+    """Return True if a container of the pod runs or has run, so that it may have a log."""
+    state = container_state(pod, container)
+    return state.get("running") is not None or state.get("terminated") is not None
+
+
 def _failed_init(pod: Object) -> Observation | None:
     for status in failed_inits(pod):
         terminated = status["state"]["terminated"]
