@@ -98,9 +98,14 @@ class CountingRuns:
 
 
 class Scene:
-    """A supervisor with its backend."""
+    """A supervisor with its backend.
 
-    def __init__(self, *, backend: ScriptedBackend | None = None, **timing: float) -> None:
+    Args:
+        backend: a backend with more powers than the plain one.
+        timing: settings.
+    """
+
+    def __init__(self, backend: ScriptedBackend | None = None, **timing: float) -> None:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
