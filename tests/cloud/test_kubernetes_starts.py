@@ -182,7 +182,7 @@ def test_explain_says_why_it_does_not_start(
         tail = [] if run.state not in {State.CRASHED, State.TIMED_OUT} else [line.text for line in run.logs()]
         return "\n".join([explained(sandbox, run), *tail])
 
-    sandbox.wait_until(lambda: row.text in text(), f"{row.text!r} in: {text()}", timeout=90)
+    sandbox.wait_until(lambda: row.text in text(), f"{row.text!r} in the output of explain", timeout=90)
     assert str(row.cause) in text()
 
 
@@ -233,7 +233,7 @@ def test_a_readiness_gate_holds_nothing(sandbox: Sandbox, runs: dict[str, Run[An
     ("label", "url", "text"),
     [
         ("password", "redis://:not-the-password@{host}:{port}/0", "as user default: redis://{host}:{port}/0 refuses"),
-        ("port", "redis://:not-the-password@{host}:{silent}/0", "as user default: no answer for 5 s"),
+        ("port", "redis://:not-the-password@{host}:{silent}/0", "as user default: no answer for 3 s"),
         ("name", "redis://me:not-the-password@redis.nope:6379/0", "as user me: the host name of redis://redis.nope"),
     ],
 )
@@ -249,7 +249,7 @@ def test_explain_says_that_the_runner_cannot_reach_redis(
     sandbox.wait_until(lambda: _runs(sandbox, run), "its container", timeout=60)
     started = time.monotonic()
     expected = text.format(**places)
-    sandbox.wait_until(lambda: expected in explained(sandbox, run), f"{expected!r} in: {explained(sandbox, run)}")
+    sandbox.wait_until(lambda: expected in explained(sandbox, run), f"{expected!r} in the output of explain")
     print(f"explained {time.monotonic() - started:.1f} s after the container was seen")  # noqa: T201
     assert "DISPATCHER__KUBERNETES__URL" in explained(sandbox, run)
     pod = sandbox.pods(run)[0]["metadata"]["name"]

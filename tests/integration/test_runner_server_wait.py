@@ -98,7 +98,7 @@ def test_a_server_that_does_not_answer_is_mentioned_within_seconds(
     start: Callable[[str], RunnerProcess], silent: str
 ) -> None:
     """A connection's own timeouts take longer than the supervisor waits until it reads the log."""
-    assert f"at redis://{silent}/0, as user default: no answer for 5 s" in said(start(f"redis://{silent}/0"))
+    assert f"at redis://{silent}/0, as user default: no answer for 3 s" in said(start(f"redis://{silent}/0"))
 
 
 def test_tls_to_a_server_without(start: Callable[[str], RunnerProcess]) -> None:

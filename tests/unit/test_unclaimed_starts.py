@@ -13,7 +13,15 @@ from dispatcher.runs import transitions
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervisor_scene import Scene, ScriptedBackend
 from tests.waiting import wait_until
-from workers.supervisor.unclaimed_starts import MOST_WAITING, READ_AFTER, THREADS, UNCLAIMED, UnclaimedStarts, reason_in
+from workers.supervisor.unclaimed_starts import (
+    MOST_WAITING,
+    READ_AFTER,
+    THREADS,
+    UNCLAIMED,
+    WAITING,
+    UnclaimedStarts,
+    reason_in,
+)
 
 RUNNING = Observation(phase=Phase.RUNNING)
 REFUSED = "can't reach Redis at redis://r:6379/0, as user default: nothing listens there"
@@ -75,7 +83,7 @@ def test_the_log_is_read_once_after_ten_seconds(bench: Bench) -> None:
     bench.now += 0.1
     seen = bench.explained()
     assert bench.woken.is_set()
-    assert (seen.phase, seen.cause, seen.reason) == (Phase.WAITING, Cause.START_FAILED, UNCLAIMED)
+    assert (seen.phase, seen.cause, seen.reason) == (Phase.WAITING, Cause.START_FAILED, WAITING)
     assert seen.message == f"its runner {REFUSED}"
     bench.now += 600
     bench.starts.retain([bench.record])
@@ -114,29 +122,52 @@ def test_few_logs_are_read_at_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "text"),
+    ("lines", "reason", "text"),
     [
-        ((), "its container has run for 10 s without claiming the attempt, and its log says nothing"),
-        (("a", "b"), "its container has run for 10 s without claiming the attempt; the last line of its log: b"),
-        (("runner: one", "runner: two", "b"), "its runner two"),
+        ((), UNCLAIMED, "its container runs, but hasn't claimed the attempt, and its log says nothing"),
+        (("a", "b"), UNCLAIMED, "its container runs, but hasn't claimed the attempt; the last line of its log: b"),
+        (("runner: one", "runner: two", "b"), WAITING, "its runner two"),
     ],
 )
-def test_what_a_log_says(lines: tuple[str, ...], text: str) -> None:
-    assert reason_in(lines) == text
+def test_what_a_log_says(lines: tuple[str, ...], reason: str, text: str) -> None:
+    assert reason_in(lines) == (reason, text)
+
+
+def test_a_runner_that_has_said_nothing_yet_is_heard_later(bench: Bench) -> None:
+    """A busy node may take more than ten seconds to let it speak. Each pause is twice as long."""
+    words, logged(bench).lines = logged(bench).lines, ()
+    bench.look()
+    bench.now += READ_AFTER
+    assert bench.explained().reason == UNCLAIMED
+    for pause in (20, 40):
+        reads = logged(bench).reads
+        bench.now += pause - 0.1
+        assert bench.look().reason == UNCLAIMED
+        assert logged(bench).reads == reads
+        bench.now += 0.1
+        bench.woken.clear()
+        bench.look()
+        wait_until(bench.woken.is_set, "another read")
+        assert bench.look().reason == UNCLAIMED
+        assert logged(bench).reads == reads + 1
+    logged(bench).lines = words
+    bench.now += 80
+    wait_until(lambda: bench.look().reason == WAITING, "the runner's words")
+    assert logged(bench).reads == 4
 
 
 def test_a_log_that_cannot_be_read(bench: Bench) -> None:
     logged(bench).lines = RuntimeError("away")
     bench.look()
     bench.now += READ_AFTER
-    assert bench.explained().message == reason_in(())
+    assert bench.explained().message == reason_in(())[1]
 
 
 def test_a_backend_without_logs() -> None:
     bench = Bench(backend=ScriptedBackend())
     bench.look()
     bench.now += READ_AFTER
-    assert bench.look().message == reason_in(())
+    assert bench.look().message == reason_in(())[1]
 
 
 def test_others_are_left_as_they_are(bench: Bench) -> None:

@@ -21,7 +21,7 @@ from dispatcher.support.urls import parse
 RUNNER_PREFIX = "runner: "
 
 #: Seconds until a server that doesn't answer is mentioned. A supervisor reads the log after ten.
-_SILENCE = 5.0
+_SILENCE = 3.0
 
 _URL = "DISPATCHER__URL"
 
