@@ -6,7 +6,7 @@ that an image is being pulled, or why a node can't make a volume.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ from backends.kubernetes.suspension import QUEUE
 
 #: Events about a pod whose node can't make its volumes, network or sandbox.
 _CREATION = ("FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox")
+
+#: What is said of a Job without a pod and without an event.
+_NO_POD = "the Job controller hasn't created its pod yet, and says nothing about it"
 
 _CRASH_LOOP = "CrashLoopBackOff"
 _GATED = "SchedulingGated"
@@ -72,13 +75,15 @@ class Start:
             if observation is not None:
                 return observation
         flow = container_state(pod, self.container)
-        return self._without_reason(str((flow.get("waiting") or {}).get("reason") or ""), _stalled(pod))
+        placed = "placed" if pod.get("spec", {}).get("nodeName") else "unplaced"
+        reason = str((flow.get("waiting") or {}).get("reason") or "")
+        return self._without_reason(placed, reason, lambda: _stalled(pod))
 
     def without_pod(self) -> Observation:
         """Return the observation of an active Job without a pod: quota, Pod Security, a missing ServiceAccount."""
         event = self._newest_event(self.job, "FailedCreate")
         if not event:
-            return self._without_reason("", "the Job controller hasn't created its pod yet, and says nothing about it")
+            return self._without_reason("no pod", "", lambda: _NO_POD)
         text = str(event.get("message") or "")
         rule = QUOTA_USED if QUOTA in text else TABLE[Field.EVENT, "FailedCreate"]
         return self._apply(rule, "FailedCreate", text, grace=EVENT_GRACE)
@@ -97,13 +102,14 @@ class Start:
 
     def _of_waiting_containers(self, pod: Object) -> Observation | None:
         flow = container_state(pod, self.container)
-        states = [("", flow), *((init_name(pod, status), status.get("state") or {}) for status in init_statuses(pod))]
-        for prefix, state in states:
+        statuses = list(init_statuses(pod))
+        for status, state in (({}, flow), *((status, status.get("state") or {}) for status in statuses)):
             waiting = state.get("waiting") or {}
             reason = str(waiting.get("reason") or "")
             if reason != _CRASH_LOOP and (rule := TABLE.get((Field.WAITING, reason))):
+                prefix = init_name(pod, status) if status else ""
                 return self._apply(rule, reason, prefixed(prefix, waiting.get("message")))
-        for status in init_statuses(pod):
+        for status in statuses:
             if loop := _crash(pod, status):
                 return self._apply(TABLE[Field.WAITING, _CRASH_LOOP], _CRASH_LOOP, loop, grace=EVENT_GRACE)
         return None
@@ -155,10 +161,10 @@ class Start:
         rule = OBJECT_MISSING if missing else TABLE[Field.EVENT, reason]
         return self._apply(rule, reason, text, grace=EVENT_GRACE)
 
-    def _without_reason(self, reason: str, message: str) -> Observation:
+    def _without_reason(self, step: str, reason: str, message: Callable[[], str]) -> Observation:
         """Return the observation of a start that makes no progress, where nothing says why. Each step has a clock."""
-        started, _ = self._clock(f"no reason: {message}", message)
-        text = message if self.now - started >= START_GRACE else ""
+        started, _ = self.clocks.setdefault(step, (self.now, ""))
+        text = message() if self.now - started >= START_GRACE else ""
         return Observation(phase=Phase.WAITING, reason=reason, message=text)
 
     def _apply(self, rule: Rule, reason: str, message: str, *, grace: float = 0.0) -> Observation:
@@ -187,6 +193,8 @@ class Start:
 
     def _newest_event(self, about: Object, *reasons: str) -> Object:
         """Return the newest event of these reasons about an object; empty if there is none."""
+        if not self.events:
+            return {}
         uid = about.get("metadata", {}).get("uid")
         events = [
             event
@@ -221,7 +229,7 @@ def _crash(pod: Object, status: Object) -> str:
 def _stalled(pod: Object) -> str:
     """Return the sentence about a pod of which nothing says why it doesn't start."""
     spec = pod.get("spec", {})
-    if condition(pod, "PodScheduled").get("status") != "True" and not spec.get("nodeName"):
+    if not spec.get("nodeName"):
         scheduler = spec.get("schedulerName") or "default-scheduler"
         return f"no scheduler has looked at its pod: does one named {scheduler} run?"
     return f"node {spec.get('nodeName') or '?'} hasn't started its container yet, and says nothing about it"

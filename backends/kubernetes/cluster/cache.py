@@ -178,14 +178,13 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
 
 def _trim_pod_spec(spec: Mapping[str, Any]) -> Json:
     """Return the fields of a pod's spec that tell what keeps it from starting; most pods have only one of them."""
-    side_cars = [
-        {"name": container.get("name"), "restartPolicy": "Always"}
-        for container in spec.get("initContainers") or ()
-        if container.get("restartPolicy") == "Always"
-    ]
-    scheduler = spec.get("schedulerName") if spec.get("schedulerName") != "default-scheduler" else None
-    trimmed = {**{name: spec.get(name) for name in _POD_SPEC}, "initContainers": side_cars, "schedulerName": scheduler}
-    return {name: value for name, value in trimmed.items() if value}
+    trimmed: Json = {name: spec[name] for name in _POD_SPEC if spec.get(name)}
+    if inits := spec.get("initContainers"):
+        side_cars = [init for init in inits if init.get("restartPolicy") == "Always"]
+        trimmed["initContainers"] = [{"name": init.get("name"), "restartPolicy": "Always"} for init in side_cars]
+    if (scheduler := spec.get("schedulerName")) != "default-scheduler" and scheduler:
+        trimmed["schedulerName"] = scheduler
+    return trimmed
 
 
 def _trim_condition(condition: Mapping[str, Any]) -> Json:
