@@ -48,6 +48,7 @@ class Observation:
     A backend that bears a cause for a while returns ``ENDED`` when that time is over.
     ``tentative``: the cause of an end may yet be followed by a better one, such as who asked for the deletion.
     ``paused``: a quota queue holds it, which is no failure; ``start_within`` doesn't run meanwhile.
+    ``suspended``: somebody but a quota queue has stopped it, and must let it go on; if its flow ran, that has ended.
     ``times``: when it came to the moments of :data:`~dispatcher.runs.infrastructure.MOMENTS` by the service's clock, in
     seconds since the epoch. Moments that weren't observed are missing.
     """
@@ -60,6 +61,7 @@ class Observation:
     log_tail: tuple[str, ...] = ()
     tentative: bool = False
     paused: bool = False
+    suspended: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -80,7 +82,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged` and :class:`Listed`: a backend has one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged` and :class:`Listed`: a backend has
+    one if it has its methods.
     """
 
     name: ClassVar[str]
@@ -205,6 +208,14 @@ class Logged(Protocol):
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
         """Return the last lines, by one request of bounded time and size; empty if they are gone."""
+
+
+@runtime_checkable
+class InitLogged(Protocol):
+    """A backend that keeps the output of the containers that run before the flow's."""
+
+    def init_logs(self, handle: Handle) -> Mapping[str, tuple[str, ...]]:
+        """Return the last lines of those that failed, by their names; bounded as :meth:`Logged.logs`."""
 
 
 @runtime_checkable

@@ -27,6 +27,7 @@ from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.first_stops import FirstStops
 from backends.kubernetes.grace import Need
 from backends.kubernetes.handle import JobKey, Scope, make_handle
+from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
@@ -173,6 +174,12 @@ class KubernetesBackend(ContainerBackend):
             logger.info("Logs of Job %s/%s can't be read: %s", key.namespace, key.name, error)
             return ()
         return tuple(text.splitlines())
+
+    def init_logs(self, handle: Handle) -> Mapping[str, tuple[str, ...]]:
+        if exclusion := self._scope.exclusion(handle):
+            logger.info("Logs of Job %s/%s aren't read: %s", handle["namespace"], handle["name"], exclusion)
+            return {}
+        return failed_init_logs(self._api, self._jobs, handle)
 
     def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
         """Yield the findings of ``dispatcher doctor``; start a pod, which gets ``within`` seconds."""

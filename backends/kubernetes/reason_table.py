@@ -5,6 +5,7 @@ Every known reason is a row of :data:`TABLE`. :mod:`backends.kubernetes.reasons`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,9 +13,17 @@ from enum import StrEnum
 from dispatcher.runs.states import Cause
 
 QUOTA = "exceeded quota"  #: part of the API server's message where a quota is exhausted
-START_GRACE = 30.0  # seconds for which a missing pod, or a container being created, isn't reported
+MISSING = re.compile("not found|non-existent")  #: part of a node's message about an object that doesn't exist
+EVENT_GRACE = 5.0  # seconds for which an event isn't reported: most are over by then
+START_GRACE = 30.0  # seconds for which a start that makes no progress isn't reported, where nothing says why
 MISSING_OBJECT_TIMEOUT = 60.0  # seconds after which a missing object counts as a mistake
 IMAGE_NOT_FOUND_TIMEOUT = 90.0  # seconds after which an image that the registry lacks counts as a mistake
+
+#: What is said of a container that ended with an error, without a word of its runner.
+NO_RUNNER = (
+    "the runner ended without a message: see its last log lines ('No module named dispatcher' if the image lacks this "
+    "package, 'exec format error' if it is for another CPU architecture than the node)"
+)
 
 
 class Field(StrEnum):
@@ -26,6 +35,7 @@ class Field(StrEnum):
     DISRUPTION = "a pod's condition DisruptionTarget"
     SCHEDULED = "a pod's condition PodScheduled"
     JOB = "a Job's condition"
+    EVENT = "an event about a pod or Job that hasn't started"
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,17 @@ _PULL = Rule(Cause.IMAGE_PULL, clock="image")
 _NO_START = Rule(Cause.START_FAILED, MISSING_OBJECT_TIMEOUT, "start")  # a busy node may fail once and try again
 _PREEMPTED = Rule(Cause.PREEMPTED)
 _NO_ROOM = Rule(Cause.UNSCHEDULABLE)
+_NOT_MADE = Rule(Cause.START_FAILED, clock="creation")  # volumes, network, sandbox: nodes try again
+
+#: Replace the rule of an event by what its message says: a used-up quota, an object that doesn't exist.
+QUOTA_USED = Rule(Cause.QUOTA, clock="quota")
+OBJECT_MISSING = Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "missing")
+
+#: A scheduling gate that no quota queue has set.
+FOREIGN_GATE = Rule(Cause.UNSCHEDULABLE, clock="gate")
+
+#: An init container that runs, and a side-car that runs but hasn't started by its startup probe.
+INIT_RUNNING = Rule(Cause.START_FAILED, clock="init")
 
 TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.WAITING, "InvalidImageName"): Rule(Cause.CONFIG_ERROR, 0.0),
@@ -59,11 +80,19 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.WAITING, "CreateContainerConfigError"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "config"),
     (Field.WAITING, "CreateContainerError"): _NO_START,
     (Field.WAITING, "RunContainerError"): _NO_START,
+    (Field.WAITING, "CrashLoopBackOff"): Rule(Cause.START_FAILED, clock="crash loop"),  # of a native side-car
     (Field.TERMINATED, "StartError"): Rule(Cause.START_FAILED),
     (Field.TERMINATED, "ContainerCannotRun"): Rule(Cause.START_FAILED),
     (Field.TERMINATED, "OOMKilled"): Rule(Cause.OOM_KILLED),
     (Field.SCHEDULED, "Unschedulable"): Rule(Cause.UNSCHEDULABLE),
+    (Field.SCHEDULED, "SchedulerError"): _NO_ROOM,
     (Field.SCHEDULED, "SchedulingGated"): Rule(None, paused=True),
+    (Field.EVENT, "Pulling"): Rule(Cause.IMAGE_PULL, clock="pulling"),
+    (Field.EVENT, "FailedMount"): _NOT_MADE,
+    (Field.EVENT, "FailedMapVolume"): _NOT_MADE,
+    (Field.EVENT, "FailedAttachVolume"): _NOT_MADE,
+    (Field.EVENT, "FailedCreatePodSandBox"): _NOT_MADE,
+    (Field.EVENT, "FailedCreate"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT),
     (Field.JOB, "Suspended"): Rule(None, paused=True),
     (Field.POD, "Evicted"): Rule(Cause.EVICTED),
     (Field.POD, "Preempting"): _PREEMPTED,

@@ -8,22 +8,15 @@ caller keeps the :data:`Clocks` between two observations. The meaning of each re
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.base import Observation, Phase
 from backends.kubernetes.kills import EVENT_GRACE, FROM_WITHIN, kill_event, was_told_to_stop
-from backends.kubernetes.reason_table import (
-    IMAGE_NOT_FOUND_TIMEOUT,
-    MISSING_OBJECT_TIMEOUT,
-    QUOTA,
-    START_GRACE,
-    TABLE,
-    Field,
-    Rule,
-)
+from backends.kubernetes.pod_state import condition, container_state, failed_inits
+from backends.kubernetes.reason_table import NO_RUNNER, TABLE, Field, Rule
+from backends.kubernetes.start import Start, init_name, prefixed
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
 
@@ -72,14 +65,15 @@ class _Evaluation:
     clocks: dict[str, tuple[float, str]]
     now: float
     _job: Object = field(init=False)
+    _start: Start = field(init=False)
 
     def __post_init__(self) -> None:
         self._job = self.snapshot.job or {}
+        self._start = Start(self._job, self.snapshot.events, self.snapshot.container, self.clocks, self.now)
 
     def observation(self) -> Observation:
         if self._job.get("spec", {}).get("suspend"):
-            text = condition(self._job, "Suspended").get("message") or "the Job is suspended: a quota queue holds it"
-            return self._apply(TABLE[Field.JOB, "Suspended"], "Suspended", text)
+            return self._start.of_suspended_job()
         container = self.snapshot.container
         live = [pod.object for pod in self.snapshot.pods if not pod.gone and not has_ended(pod.object, container)]
         if live:
@@ -89,41 +83,13 @@ class _Evaluation:
                 return observation
         return self._of_job()
 
-    def _apply(self, rule: Rule, reason: str, message: str) -> Observation:
-        """Return the observation of a rule: the attempt waits, or ends because its clock has run out."""
-        final_after = rule.final_after
-        started, text = self._clock(rule.clock or reason, message)
-        if rule.clock == "image":
-            final_after = IMAGE_NOT_FOUND_TIMEOUT if "not found" in text else None
-        is_final = final_after is not None and self.now - started >= final_after
-        phase = Phase.ENDED if is_final else Phase.WAITING
-        return Observation(phase=phase, cause=rule.cause, reason=reason, message=text, paused=rule.paused)
-
-    def _clock(self, clock: str, message: str) -> tuple[float, str]:
-        """Return the start of a clock and its text: the newest, but never a "Back-off" in the place of a reason."""
-        started, text = self.clocks.get(clock, (self.now, ""))
-        if not text or (message and not message.startswith("Back-off")):
-            text = message
-        self.clocks[clock] = (started, text)
-        return started, text
-
     def _of_live_pod(self, pod: Object) -> Observation:
         if (reason := node_lost_reason(pod)) is not None:
             return Observation(phase=Phase.UNKNOWN, cause=Cause.NODE_LOST, reason=reason, message=_node_lost(pod))
-        flow = _container(pod, self.snapshot.container)
+        flow = container_state(pod, self.snapshot.container)
         if flow.get("running") is not None:
             return self._of_running_pod(pod)
-        for prefix, state in (("", flow), *_init_states(pod)):
-            waiting = state.get("waiting") or {}
-            reason = str(waiting.get("reason") or "")
-            if rule := TABLE.get((Field.WAITING, reason)):
-                return self._apply(rule, reason, _prefixed(prefix, waiting.get("message")))
-        scheduled = condition(pod, "PodScheduled")
-        if scheduled.get("status") == "False" and (rule := TABLE.get((Field.SCHEDULED, str(scheduled.get("reason"))))):
-            return self._apply(rule, str(scheduled["reason"]), str(scheduled.get("message") or ""))
-        if scheduled.get("status") == "True" and condition(pod, "PodReadyToStartContainers").get("status") != "True":
-            return self._of_creation(pod)
-        return Observation(phase=Phase.WAITING, reason=str((flow.get("waiting") or {}).get("reason") or ""))
+        return self._start.of_pod(pod)
 
     def _of_running_pod(self, pod: Object) -> Observation:
         """Return the observation of a running container, with the cause if it is being ended: its runner only
@@ -138,25 +104,10 @@ class _Evaluation:
             )
         return Observation(phase=Phase.RUNNING)
 
-    def _of_creation(self, pod: Object) -> Observation:
-        """Return the observation of a pod whose node hasn't made its mounts or network yet: the events say why."""
-        reason = "ContainerCreating"
-        event = self._newest_event(pod, "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox")
-        started, text = self._clock(reason, str(event.get("message") or ""))
-        waited = self.now - started
-        if waited < START_GRACE or not event:
-            return Observation(phase=Phase.WAITING, reason=reason)
-        # the attempt's Secret has the name of its Job, and is created right after it
-        secret = str(pod["metadata"].get("labels", {}).get("job-name") or self._job.get("metadata", {}).get("name"))
-        missing = re.search("not found|non-existent", text) is not None and f'"{secret}" not found' not in text
-        phase = Phase.ENDED if missing and waited >= MISSING_OBJECT_TIMEOUT else Phase.WAITING
-        cause = Cause.CONFIG_ERROR if missing else Cause.START_FAILED
-        return Observation(phase=phase, cause=cause, reason=str(event.get("reason")), message=text)
-
     def _of_ended_pod(self, pod: Pod) -> Observation | None:
         """Return the end of a pod; None if it was deleted before the flow's container started."""
         status = pod.object.get("status", {})
-        flow = _container(pod.object, self.snapshot.container)
+        flow = container_state(pod.object, self.snapshot.container)
         terminated = flow.get("terminated") or {}
         code = terminated.get("exitCode")
         reason, message = str(terminated.get("reason") or ""), str(terminated.get("message") or "")
@@ -192,7 +143,7 @@ class _Evaluation:
             return replace(observation, cause=Cause.KILLED, reason=event.reason, message=event.message)
         if observation.cause is not Cause.PREEMPTED:
             return observation
-        started, _ = self._clock("stopped", "")
+        started, _ = self.clocks.setdefault("stopped", (self.now, ""))
         over = pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
         tentative = not over or self.now - started < EVENT_GRACE
         return replace(observation, cause=Cause.KILLED, reason="SIGTERM", message=FROM_WITHIN, tentative=tentative)
@@ -232,82 +183,36 @@ class _Evaluation:
             return Observation(phase=Phase.ENDED, cause=rule.cause, reason=reason, message=message)
         if condition(self._job, "Complete"):
             return Observation(phase=Phase.ENDED, reason="Complete", exit_code=0)
-        return self._without_pod()
-
-    def _without_pod(self) -> Observation:
-        """Return the observation of an active Job without a pod: quota, Pod Security or a missing ServiceAccount."""
-        event = self._newest_event(self._job, "FailedCreate")
-        started, text = self._clock("FailedCreate", str(event.get("message") or ""))
-        waited = self.now - started
-        if waited < START_GRACE or not event:
-            return Observation(phase=Phase.WAITING)
-        quota = QUOTA in text
-        phase = Phase.ENDED if not quota and waited >= MISSING_OBJECT_TIMEOUT else Phase.WAITING
-        cause = Cause.QUOTA if quota else Cause.CONFIG_ERROR
-        return Observation(phase=phase, cause=cause, reason="FailedCreate", message=text)
-
-    def _newest_event(self, about: Object, *reasons: str) -> Object:
-        """Return the newest event of these reasons about an object; empty if there is none."""
-        uid = about.get("metadata", {}).get("uid")
-        events = [
-            event
-            for event in self.snapshot.events
-            if event.get("reason") in reasons and event.get("involvedObject", {}).get("uid") == uid
-        ]
-        return max(
-            events, key=lambda event: str(event.get("lastTimestamp") or event.get("eventTime") or ""), default={}
-        )
-
-
-def condition(about: Object, kind: str) -> Object:
-    """Return a condition of an object unless its status is False; PodScheduled always. Empty if there is none."""
-    for item in about.get("status", {}).get("conditions") or ():
-        if item.get("type") == kind and (item.get("status") != "False" or kind == "PodScheduled"):
-            match: Object = item
-            return match
-    return {}
+        return self._start.without_pod()
 
 
 def has_ended(pod: Object, container: str) -> bool:
     """Return True if the pod or the flow's container has ended, whatever else still runs in the pod."""
     if pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}:
         return True
-    return _container(pod, container).get("terminated") is not None
+    return container_state(pod, container).get("terminated") is not None
 
 
 def has_started(pod: Object, container: str) -> bool:
     """Return True if a container of the pod runs or has run, so that it may have a log."""
-    state = _container(pod, container)
+    state = container_state(pod, container)
     return state.get("running") is not None or state.get("terminated") is not None
 
 
-def _container(pod: Object, name: str) -> Object:
-    """Return the state of a container of the pod by its name: injectors may put theirs first."""
-    for status in pod.get("status", {}).get("containerStatuses") or ():
-        if status.get("name") == name:
-            state: Object = status.get("state") or {}
-            return state
-    return {}
-
-
-def _init_states(pod: Object) -> Iterator[tuple[str, Object]]:
-    """Yield a prefix for messages and the state of each init container."""
-    for status in pod.get("status", {}).get("initContainerStatuses") or ():
-        yield f"init container {status.get('name')}", status.get("state") or {}
-
-
 def _failed_init(pod: Object) -> Observation | None:
-    for prefix, state in _init_states(pod):
-        terminated = state.get("terminated") or {}
-        code = terminated.get("exitCode")
-        if not code:
-            continue
+    for status in failed_inits(pod):
+        terminated = status["state"]["terminated"]
+        code = int(terminated["exitCode"])
         reason = str(terminated.get("reason") or "Error")
         rule = TABLE.get((Field.TERMINATED, reason))
         cause = rule.cause if rule else Cause.KILLED if code == 137 else Cause.START_FAILED
         message = _readable(str(terminated.get("message") or "")) or f"ended with exit code {code}"
         return Observation(
-            phase=Phase.ENDED, cause=cause, reason=reason, message=_prefixed(prefix, message), exit_code=code
+            phase=Phase.ENDED,
+            cause=cause,
+            reason=reason,
+            message=prefixed(init_name(pod, status), message),
+            exit_code=code,
         )
     return None
 
@@ -331,10 +236,6 @@ def _node_lost(pod: Object) -> str:
     return f"node {pod.get('spec', {}).get('nodeName') or '?'} doesn't answer"
 
 
-def _prefixed(prefix: str, message: Any) -> str:
-    return f"{prefix}: {message or ''}" if prefix else str(message or "")
-
-
 def _of_exit(code: int | None, reason: str, message: str) -> Observation:
     """Return the observation of an exit code, with cause and message of the runner where it left any."""
     words = _runner_message(message)
@@ -345,7 +246,7 @@ def _of_exit(code: int | None, reason: str, message: str) -> Observation:
         cause = Cause.KILLED
     elif code:
         cause = Cause.START_FAILED
-        message = message or "the runner ended without a message: see its last log lines"
+        message = message or NO_RUNNER
     return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=message, exit_code=code)
 
 

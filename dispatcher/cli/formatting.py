@@ -186,4 +186,6 @@ def log_line(line: Line) -> str:
     """Return a log line as people read it."""
     if line.stream == "gap":
         return f"[{line.text}]"
+    if line.stream.startswith("init/"):
+        return f"[{line.stream}] {line.text}"
     return f"{line.level} {line.text}" if line.level else line.text

@@ -20,8 +20,8 @@ MOST_TAIL = 4 * 2**20
 class Line:
     """One line that a flow printed or logged. ``number`` counts from 1 within an attempt.
 
-    ``stream`` is ``stdout``, ``stderr``, ``log``, or ``gap``. In a gap, ``text`` says how many lines are missing, and
-    ``number`` is that of the last one missing.
+    ``stream`` is ``stdout``, ``stderr``, ``log``, ``gap``, or ``init/NAME`` of an init container that failed. In a gap,
+    ``text`` says how many lines are missing, and ``number`` is that of the last one missing.
     """
 
     attempt: int

@@ -71,6 +71,32 @@ def observe(
     return Change(before=record, after=after, events=events)
 
 
+def observe_start(
+    record: Record, now: float, *, reason: str, message: str, cause: Cause | None = None, **observed: Any
+) -> Change | None:
+    """Note what was observed of infrastructure that may not have started the flow yet, as :func:`observe` does.
+
+    Before the start, another reason replaces what was noted, also one without a cause: ``start_within`` ends the run
+    with what holds it then. A text that has changed under the same reason is no news.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        reason: the infrastructure's word for what holds it; empty if there is none, or if it mustn't be noted.
+        message: the message that came with the reason.
+        cause: as in :func:`observe`.
+        observed: the other arguments of :func:`observe`.
+    """
+    noted = f"{reason}: "
+    text = f"{noted}{message}" if reason and message else message
+    if text == message or record.state not in UNSTARTED or record.foreign:
+        return observe(record, now, cause=cause, message=message, **observed)
+    if record.last_message.startswith(noted) and record.last_cause is cause:
+        return observe(record, now, cause=cause, message=text, **observed)
+    after = record.but(last_cause=cause, last_message=text[:LONGEST_MESSAGE])
+    return Change(before=record, after=after).then(observe(after, now, cause=cause, message=text, **observed))
+
+
 def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None) -> Change | None:
     """Note that the infrastructure of an ended attempt is confirmed gone; also after the terminal state."""
     left = tuple(leftover for leftover in record.leftovers if leftover["attempt"] != attempt)

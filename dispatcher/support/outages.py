@@ -28,11 +28,13 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, _MAX_PAUSE)
 
 
-def retry_while_unavailable(call: Callable[[], T], *, within: float = math.inf) -> T:
+def retry_while_unavailable(
+    call: Callable[[], T], *, within: float = math.inf, on_outage: Callable[[ServerUnavailable], None] | None = None
+) -> T:
     """Call, and repeat while the server is away, for ``within`` seconds: a result outlives any outage.
 
     Without a limit, something else must end a process that waits in vain: the worker does, when it is told to stop or
-    when the run was taken over.
+    when the run was taken over. ``on_outage`` is called with the error of each attempt that is repeated.
 
     Raises:
         ServerUnavailable: it was away for longer.
@@ -42,8 +44,10 @@ def retry_while_unavailable(call: Callable[[], T], *, within: float = math.inf) 
     while True:
         try:
             return call()
-        except ServerUnavailable:
+        except ServerUnavailable as error:
             if time.monotonic() >= end:
                 raise
+            if on_outage is not None:
+                on_outage(error)
         retries = retries or pauses()
         time.sleep(next(retries))

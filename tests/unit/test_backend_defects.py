@@ -78,7 +78,7 @@ class DefectiveScene(Scene):
     backend: DefectiveBackend
 
     def __init__(self, *broken: str) -> None:
-        super().__init__(backend=DefectiveBackend, orphan_tick=0.1)
+        super().__init__(DefectiveBackend(), orphan_tick=0.1)
         self.backend.broken.update(broken)
 
     def both(self, start: Callable[[str], Record]) -> tuple[Record, Record]:

@@ -183,6 +183,35 @@ def test_a_quota_queue_that_suspends_a_running_job_preempts_the_attempt() -> Non
     assert decide(after(t.request_cancel(running(), 3)), observation, 4).delete
 
 
+def test_a_job_suspended_by_hand_runs_out_of_time_and_ends_a_running_attempt() -> None:
+    """No quota queue lets it go on by itself."""
+    observation = Observation(phase=Phase.WAITING, suspended=True, reason="Suspended", message="by kubectl-patch")
+    record = noted(pending(start_within=60), observation, 3)
+    assert (record.state, record.paused_since, record.last_cause) == (State.PENDING, None, None)
+    late = after(t.tick(record, 100))
+    assert late.outcome is not None
+    assert (late.state, late.outcome.cause) == (State.TIMED_OUT, Cause.DEADLINE)
+    assert late.outcome.message == "not started within 60 s: Suspended: by kubectl-patch"
+    assert decide(running(), observation, 3).delete
+
+
+def test_another_reason_replaces_what_was_noted_and_the_same_one_does_not() -> None:
+    """``start_within`` ends a run with what holds it then."""
+    pull = Observation(phase=Phase.WAITING, cause=Cause.IMAGE_PULL, reason="Pulling", message="since 10:00")
+    record = noted(pending(), pull, 3)
+    assert (record.last_cause, record.last_message) == (Cause.IMAGE_PULL, "Pulling: since 10:00")
+    step = decide(record, replace(pull, message="since 10:01"), 4).step
+    assert step is not None
+    assert step(record, 4) is None, "another text for the same reason is no reason to write"
+    for cause in (Cause.START_FAILED, None):
+        record = noted(record, Observation(phase=Phase.WAITING, cause=cause, reason=f"b{cause}", message="x"), 5)
+        assert (record.last_cause, record.last_message) == (cause, f"b{cause}: x")
+    step = decide(record, Observation(phase=Phase.WAITING, reason="ContainerCreating"), 6).step
+    assert step is not None
+    change = step(record, 6)
+    assert change is None or change.after.last_message == record.last_message, "a reason without a text is none"
+
+
 def test_a_quota_queue_stops_the_clock_of_start_within() -> None:
     """The clock is paused while a quota queue holds the Job; here for 100 of 110 s."""
     held = Observation(phase=Phase.WAITING, paused=True)

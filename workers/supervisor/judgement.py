@@ -57,14 +57,16 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
         return Judgement(end=_outcome(record, observation, now))
     if unwanted:
         return Judgement(step=partial(infrastructure.observe, visible=True, times=observation.times), delete=True)
-    if observation.paused and record.state is State.RUNNING:  # preempted by a quota queue: the runner was told to stop
+    stopped = observation.paused or observation.suspended
+    if stopped and record.state is State.RUNNING:  # preempted by a quota queue or a person: the runner was told to stop
         return Judgement(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), delete=True)
     stale = observation.phase is Phase.WAITING and record.state is State.RUNNING  # older than the runner's report
     hidden = observation.cause is Cause.KILLED  # a deletion hides its reason, and may be our own
     step = partial(
-        infrastructure.observe,
+        infrastructure.observe_start,
         visible=True,
         cause=None if stale or hidden else observation.cause,
+        reason="" if stale or hidden or observation.paused else observation.reason,
         message=observation.message,
         paused=observation.paused,
         times=observation.times,

@@ -6,10 +6,10 @@ A run's state never waits for these lines; the teardown waits while they are rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from backends.base import Backend, Logged
+from backends.base import Backend, Handle, InitLogged, Logged
 from dispatcher.errors import ServerUnavailable
 from dispatcher.logs.last_lines import stored_last_lines
 from dispatcher.records.base import Records
@@ -20,6 +20,9 @@ from dispatcher.runs.record import Record
 from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
 from workers.updates import try_update
+
+#: The stream of a line, and its text.
+LastLine = tuple[str, str]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,7 @@ class LogTails:
         if isinstance(self._backend, Logged) and record.handle is not None:
             key = (record.id, record.attempt)
             self._requested[key] = record
-            self._threads.submit(key, partial(self._backend.logs, record.handle))
+            self._threads.submit(key, partial(_read, self._backend, record.handle))
 
     def is_pending(self, run_id: str, attempt: int) -> bool:
         """Return True while an attempt's lines are read: its infrastructure must not be deleted yet."""
@@ -80,10 +83,11 @@ class LogTails:
                         "Run %s: can't store its last log lines: %s: %s", record.id, type(error).__name__, error
                     )
 
-    def _store(self, record: Record, texts: tuple[str, ...], lease: Lease) -> Record:
+    def _store(self, record: Record, lines: Sequence[LastLine], lease: Lease) -> Record:
         _, now = self._records.runs.get(record.id)
-        self._records.logs.append(record.id, _lines(record, texts[-LOG_LINES:], now))
-        step = partial(infrastructure.last_lines, attempt=record.attempt, lines=texts[-OUTCOME_LINES:])
+        self._records.logs.append(record.id, _lines(record, lines[-LOG_LINES:], now))
+        texts = [text for _, text in lines[-OUTCOME_LINES:]]
+        step = partial(infrastructure.last_lines, attempt=record.attempt, lines=texts)
         return self._records.runs.update(record.id, step, lease=lease)
 
     def shutdown(self) -> None:
@@ -91,8 +95,16 @@ class LogTails:
         self._threads.shutdown()
 
 
-def _lines(record: Record, texts: tuple[str, ...], now: float) -> list[Line]:
+def _read(backend: Logged, handle: Handle) -> list[LastLine]:
+    """Return the last lines of the flow's container; if there are none, of the init containers that failed."""
+    if lines := backend.logs(handle):
+        return [("stdout", text) for text in lines]
+    inits = backend.init_logs(handle) if isinstance(backend, InitLogged) else {}
+    return [(f"init/{name}", text) for name, texts in inits.items() for text in texts]
+
+
+def _lines(record: Record, lines: Sequence[LastLine], now: float) -> list[Line]:
     return [
-        Line(attempt=record.attempt, number=number, time=now, stream="stdout", text=text)
-        for number, text in enumerate(texts, start=1)
+        Line(attempt=record.attempt, number=number, time=now, stream=stream, text=text)
+        for number, (stream, text) in enumerate(lines, start=1)
     ]

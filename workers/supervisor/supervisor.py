@@ -40,6 +40,7 @@ from workers.supervisor.reports import Reports
 from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
+from workers.supervisor.unclaimed_starts import UnclaimedStarts
 from workers.supervisor.unmatched import READ_INTERVAL
 from workers.supervisor.user_sweeps import UserSweeps
 
@@ -80,6 +81,7 @@ class Supervisor:
         self._requests = requests = BackendRequests(RequestThreads(REQUEST_THREADS, wake), pause=timing.poll / 2)
         self._attempt_requests = AttemptRequests(provisioner, backend, requests, writer)
         self._log_tails = log_tails = LogTails(records, backend, wake)
+        self._unclaimed = UnclaimedStarts(backend, wake)
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)
         leftovers = RecordCache(records, verifier.with_verified_leftovers)
         leftovers_writer = RecordWriter(records.runs, leftovers, shards, clock)
@@ -118,6 +120,7 @@ class Supervisor:
         self._teardown.expedite(self._changes.run_ids(self._changes.take()))  # of cached runs, all are observed next
         self._work_in_portions(list(self._cache))
         self._heartbeats.retain({record.id for record in self._cache})
+        self._unclaimed.retain(self._cache)
         if (
             self._cache.complete and self._teardown.complete
         ):  # else infrastructure of an unread run looks like an orphan
@@ -149,6 +152,7 @@ class Supervisor:
         """Make no more requests, and release the shards."""
         self._requests.shutdown()
         self._log_tails.shutdown()
+        self._unclaimed.shutdown()
         self._shards.release_all()
 
     def _take_cancelled(self) -> list[Record]:
@@ -200,6 +204,7 @@ class Supervisor:
                 continue
             with self._isolation.run(record.id):
                 if observation is not None:
+                    observation = self._unclaimed.explained(record, observation)
                     self._act(record, judge(record, observation, now, silent=self._is_silent(record)), observation)
         for record in ours:
             if record.handle is None and self._cache.get(record.id) is record:

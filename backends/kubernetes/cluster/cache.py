@@ -16,6 +16,7 @@ from typing import Any
 from backends.kubernetes.grace import ANNOTATIONS
 from backends.kubernetes.manifest import RUN
 from backends.kubernetes.reasons import Pod
+from backends.kubernetes.suspension import suspended_by
 
 Json = dict[str, Any]
 
@@ -25,6 +26,9 @@ KEEP_GONE = 600.0
 _METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 _EVENT = ("reason", "message", "type", "lastTimestamp", "eventTime")
 _POD_STATUS = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses", "startTime")
+_POD_SPEC = ("nodeName", "readinessGates", "schedulingGates")
+_CONTAINER = ("name", "state")
+_INIT_CONTAINER = ("name", "state", "lastState", "started")
 _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 
@@ -168,21 +172,32 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         trimmed["run"] = str((metadata.get("annotations") or {}).get(RUN) or "")
         trimmed["attempt"] = sys.intern(str((metadata.get("labels") or {}).get("attempt") or ""))
         container = sys.intern(str(spec["template"]["spec"]["containers"][0]["name"])) if spec.get("template") else ""
-        suspend = bool(spec.get("suspend"))
-        return {"metadata": trimmed, "spec": {"suspend": suspend, "container": container}, "status": status}
+        suspension = {"suspend": bool(spec.get("suspend")), "suspendedBy": suspended_by(item)}
+        return {"metadata": trimmed, "spec": {**suspension, "container": container}, "status": status}
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Job"]
     trimmed["job"] = owners[0] if owners else ""
     annotations = metadata.get("annotations") or {}
     if kept := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
         trimmed["annotations"] = kept
-    for name in ("containerStatuses", "initContainerStatuses"):
+    for name, fields in (("containerStatuses", _CONTAINER), ("initContainerStatuses", _INIT_CONTAINER)):
         if status.get(name):
-            status[name] = [{"name": entry.get("name"), "state": entry.get("state")} for entry in status[name]]
+            status[name] = [{field: entry.get(field) for field in fields} for entry in status[name]]
     return {
         "metadata": trimmed,
-        "spec": {name: spec[name] for name in ("nodeName", "readinessGates") if spec.get(name)},
+        "spec": _trim_pod_spec(spec),
         "status": {name: status[name] for name in _POD_STATUS if status.get(name) is not None},
     }
+
+
+def _trim_pod_spec(spec: Mapping[str, Any]) -> Json:
+    """Return the fields of a pod's spec that tell what keeps it from starting; most pods have only one of them."""
+    trimmed: Json = {name: spec[name] for name in _POD_SPEC if spec.get(name)}
+    if inits := spec.get("initContainers"):
+        side_cars = [init for init in inits if init.get("restartPolicy") == "Always"]
+        trimmed["initContainers"] = [{"name": init.get("name"), "restartPolicy": "Always"} for init in side_cars]
+    if (scheduler := spec.get("schedulerName")) != "default-scheduler" and scheduler:
+        trimmed["schedulerName"] = scheduler
+    return trimmed
 
 
 def _trim_condition(condition: Mapping[str, Any]) -> Json:

@@ -31,10 +31,10 @@ logger = logging.getLogger(__name__)
 REQUIRED = ("jobs", "pods")
 _GONE = 410
 
-#: Leaves out normal events that repeat what a Job or pod shows. Warnings stay, and ``Pulled``.
+#: Leaves out normal events that repeat what a Job or pod shows. Warnings stay, and ``Pulling`` and
+#: ``Pulled``: no state tells that an image is being pulled.
 _EVENTS = ",".join(
-    f"reason!={reason}"
-    for reason in ("SuccessfulCreate", "Scheduled", "Pulling", "Created", "Started", "Killing", "Completed")
+    f"reason!={reason}" for reason in ("SuccessfulCreate", "Scheduled", "Created", "Started", "Killing", "Completed")
 )
 _START_TIMEOUT = 10.0  # seconds for the first lists, before their absence counts as an outage
 _MAX_RETRY_DELAY = 30.0  # seconds between two attempts to reach a server that doesn't answer

@@ -29,6 +29,7 @@ from dispatcher.runner.container.assignment import Assignment
 from dispatcher.runner.container.cancel_watch import watch_for_cancel
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
+from dispatcher.runner.container.server_wait import ServerWait
 from dispatcher.runner.container.termination_message import write_message
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.settings import RunnerSettings
@@ -57,21 +58,32 @@ def main(progress_fd: int, nonce: str) -> int:
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         settings = RunnerSettings.read(os.environ)
-        records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE)
+        wait = ServerWait(assignment)
     except DispatcherError as error:
         return _fail_to_start(error)
     try:
-        return _run(assignment, records, settings, partial(_tell, progress_fd))
+        records = retry_while_unavailable(lambda: open_redis(assignment.url), within=MAX_OUTAGE, on_outage=wait.failed)
+    except DispatcherError as error:
+        return _fail_to_start(error, wait)
+    try:
+        return _run(assignment, records, settings, wait, partial(_tell, progress_fd))
     finally:
         with contextlib.suppress(DispatcherError):
             records.close()
 
 
-def _run(assignment: Assignment, records: Records, settings: RunnerSettings, tell: Callable[[str], None]) -> int:
+def _run(
+    assignment: Assignment,
+    records: Records,
+    settings: RunnerSettings,
+    wait: ServerWait,
+    tell: Callable[[str], None],
+) -> int:
     try:
-        record = claim(records, assignment)
+        record = claim(records, assignment, wait.failed)
     except ServerUnavailable as error:
-        return _fail_to_start(error)
+        return _fail_to_start(error, wait)
+    wait.end()
     if record is None:
         for number in _STOP_SIGNALS:
             signal.signal(number, lambda *_: os._exit(0))
@@ -135,11 +147,12 @@ def _handle_stop_signals(records: Records, assignment: Assignment, guard: Interr
         handle_in_this_process(number, on_stop_signal)
 
 
-def _fail_to_start(error: DispatcherError) -> int:
+def _fail_to_start(error: DispatcherError, wait: ServerWait | None = None) -> int:
     """Write the error to stderr and to the termination message; return the exit code."""
-    sys.stderr.write(f"runner: {escaped(str(error))}\n")
+    text = wait.text(error) if wait is not None and isinstance(error, ServerUnavailable) else str(error)
+    sys.stderr.write(f"runner: {escaped(text)}\n")
     cause = Cause.CONFIG_ERROR if isinstance(error, InvalidSettings) else Cause.START_FAILED
-    write_message(Outcome(cause=cause, reason=type(error).__name__, message=str(error)))
+    write_message(Outcome(cause=cause, reason=type(error).__name__, message=text))
     return UNSTARTED
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from dispatcher.errors import ClaimStands, DispatcherError, Refused, ServerUnavailable, UnknownRun
@@ -26,8 +26,15 @@ _POLL_INTERVAL = 2.0  # seconds between two reads of the record while standing b
 _MOST_FORGERIES = 10  # forged claims that are replaced before the runner gives up
 
 
-def claim(records: Records, assignment: Assignment) -> Record | None:
+def claim(
+    records: Records, assignment: Assignment, on_outage: Callable[[ServerUnavailable], None] | None = None
+) -> Record | None:
     """Claim the attempt; None if it is closed, or another process holds it.
+
+    Args:
+        records: the records.
+        assignment: the attempt.
+        on_outage: called with each error while the server is away.
 
     Raises:
         ServerUnavailable: the server was away for ten minutes.
@@ -49,7 +56,7 @@ def claim(records: Records, assignment: Assignment) -> Record | None:
         return record if change is None else change.after
 
     try:
-        return retry_while_unavailable(try_claim, within=MAX_OUTAGE)
+        return retry_while_unavailable(try_claim, within=MAX_OUTAGE, on_outage=on_outage)
     except (Refused, UnknownRun):
         return None
 

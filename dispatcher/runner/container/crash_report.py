@@ -21,7 +21,7 @@ from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
 from dispatcher.runner.container.memory import oom_kills, oom_message
 from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent
 from dispatcher.runner.container.report import Report, ReportKind
-from dispatcher.runner.container.termination_message import write_message
+from dispatcher.runner.container.termination_message import left_message, write_message
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause
@@ -44,7 +44,7 @@ def report_crash(parent: ContainerParent, code: int) -> int:
     """
     if not parent.claimed:
         if code != UNSTARTED:
-            write_message(_outcome_of_death(parent, code))
+            write_message(_with_left_message(_outcome_of_death(parent, code)))
         return code
     if parent.message_written and (code == UNREPORTED or (parent.expired_clock and not parent.settled)):
         return UNREPORTED  # the termination message holds the outcome
@@ -80,6 +80,12 @@ def _outcome_of_death(parent: ContainerParent, code: int) -> Outcome:
         return Outcome(cause=Cause.KILLED, reason=name, message=message, exit_code=code)
     message = f"the flow's process ended with exit code {code}, without a result"
     return Outcome(cause=Cause.RESULT_MISSING, reason="Exited", message=message, exit_code=code)
+
+
+def _with_left_message(outcome: Outcome) -> Outcome:
+    """Return the outcome with what the child had said by then, such as that it can't reach the server."""
+    left = left_message()
+    return outcome if left is None else replace(outcome, message=f"{outcome.message}; it said: {left.message}")
 
 
 def _print_unread(journal: Journal) -> None:

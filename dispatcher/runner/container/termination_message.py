@@ -114,6 +114,24 @@ def write_message(outcome: Outcome, *, reported: bool = False) -> None:
     message.write(variables("DISPATCHER__RUN__LAST_WORDS", ""))
 
 
+def left_message() -> TerminationMessage | None:
+    """Return the message that this container's runner has written so far; None if there is none that can be read."""
+    path = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
+    if not path:
+        return None
+    with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:  # noqa: PTH123 - no pathlib
+        return TerminationMessage.parse(file.read(2 * MOST))
+    return None
+
+
+def clear_message() -> None:
+    """Take the message of this container's attempt back. Do nothing if its file isn't writable."""
+    path = os.environ.get("DISPATCHER__RUN__LAST_WORDS", "")
+    if path:
+        with contextlib.suppress(OSError):
+            os.truncate(path, 0)
+
+
 def _dumped(data: dict[str, Any]) -> bytes:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 

@@ -117,6 +117,22 @@ def test_logs_cost_one_request_and_none_before_the_start(
     assert len(log_requests()) == 1
 
 
+def test_the_last_lines_of_the_init_containers_that_failed(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster
+) -> None:
+    """The flow's container never started; a side-car that ended with the pod didn't fail."""
+    ended = {"state": {"terminated": {"exitCode": 3, "reason": "Error"}}}
+    statuses = [{"name": name, **ended} for name in ("mesh", "prepare")]
+    pod = cluster.add_pod(cluster.get("jobs", NAME), phase="Failed", initContainerStatuses=statuses)
+    cluster.change(
+        "pods", pod["metadata"]["name"], spec={"initContainers": [{"name": "mesh", "restartPolicy": "Always"}]}
+    )
+    assert backend.logs(handle) == ()
+    assert backend.init_logs(handle) == {"prepare": ("line 1", "line 2")}
+    cluster.errors["GET", "pods"] = StatusError(404, "NotFound", "gone")
+    assert backend.init_logs(handle) == {}
+
+
 def test_the_last_lines_of_a_pod(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
     assert backend.logs(handle) == ()
     cluster.add_pod(cluster.get("jobs", NAME), **running())

@@ -103,7 +103,7 @@ def test_row_image_pull_alternates_on_one_clock_and_keeps_the_text() -> None:
         observation, clocks = observe(
             Snapshot(job=JOB, pods=[Pod(object=pod(waiting(reason, text)))]), clocks, 10.0 * turn
         )
-        assert observation.message == "x:1: not found"
+        assert (observation.reason, observation.message) == ("ErrImagePull", "x:1: not found")
         assert observation.phase is (Phase.ENDED if turn == 9 else Phase.WAITING)
 
 
@@ -130,8 +130,8 @@ def test_row_start_error() -> None:
 @pytest.mark.parametrize(
     ("reason", "text", "after", "expected"),
     [
-        ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 29, (Phase.WAITING, None)),
-        ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 31, (Phase.WAITING, Cause.CONFIG_ERROR)),
+        ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 4, (Phase.WAITING, None)),
+        ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 5, (Phase.WAITING, Cause.CONFIG_ERROR)),
         ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "references non-existent secret key: k", 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "timed out waiting for the condition", 10_000, (Phase.WAITING, Cause.START_FAILED)),
@@ -159,9 +159,9 @@ def test_row_container_creating_is_patient_without_an_event_and_once_the_mounts_
 @pytest.mark.parametrize(
     ("text", "after", "expected"),
     [
-        ("exceeded quota: pods=1", 29, (Phase.WAITING, None)),
+        ("exceeded quota: pods=1", 4, (Phase.WAITING, None)),
         ("exceeded quota: pods=1", 10_000, (Phase.WAITING, Cause.QUOTA)),
-        ('violates PodSecurity "restricted:latest"', 31, (Phase.WAITING, Cause.CONFIG_ERROR)),
+        ('violates PodSecurity "restricted:latest"', 5, (Phase.WAITING, Cause.CONFIG_ERROR)),
         ('violates PodSecurity "restricted:latest"', 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ('serviceaccount "x" not found', 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("no PriorityClass with name p was found", 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
