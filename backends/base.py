@@ -129,6 +129,14 @@ class Backend(ABC):
         """Return a request for people and for the service's own tools, exactly as it would be sent."""
         return json.dumps(request, indent=2, ensure_ascii=False)
 
+    @classmethod
+    def summary(cls, request: Request) -> Mapping[str, str]:
+        """Return the facts of a request that a person looks for first, by name, without I/O.
+
+        The request comes from a record, which anybody may have written: leave out what isn't as expected.
+        """
+        return {}
+
     @abstractmethod
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.

@@ -27,6 +27,7 @@ from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
+from backends.kubernetes.summary import summary
 from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
@@ -93,6 +94,10 @@ class KubernetesBackend(ContainerBackend):
         where = f"cluster {request['cluster']}, " if request["cluster"] else ""
         head = f"# {where}namespace {request['namespace']}; digest {request['digest']}\n"
         return head + str(yaml.safe_dump(request["job"], sort_keys=False, allow_unicode=True, width=120))
+
+    @classmethod
+    def summary(cls, request: Request) -> Mapping[str, str]:
+        return summary(request)
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         manifest.check_request(request, self._settings)

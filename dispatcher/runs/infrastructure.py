@@ -13,6 +13,7 @@ from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import EventKind
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import HELD, UNSTARTED, Cause
+from dispatcher.runs.wait import Wait
 
 #: The moments in :attr:`~dispatcher.runs.record.Record.times`, in the order in which they happen.
 MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")
@@ -66,6 +67,38 @@ def observe(
     )
     events = () if visible == was_visible else (event(after, EventKind.SEEN if visible else EventKind.UNKNOWN, now),)
     return Change(before=record, after=after, events=events)
+
+
+def note(record: Record, now: float, *, wait: Wait | None, **observed: Any) -> Change | None:
+    """Note in one step what :func:`observe` and :func:`note_wait` do."""
+    observation = observe(record, now, **observed)
+    waiting = note_wait(record if observation is None else observation.after, now, wait=wait)
+    return waiting if observation is None else observation.then(waiting)
+
+
+def note_wait(record: Record, now: float, *, wait: Wait | None) -> Change | None:
+    """Note why a run that hasn't started waits, with an event if it is another reason than before.
+
+    Nothing is written while the reason stays, however often it is observed.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        wait: what was observed; None: nothing holds it any more.
+    """
+    if record.foreign or record.state not in UNSTARTED:
+        return None
+    if wait is None:
+        after = record.but(wait=None)
+        events = (event(after, EventKind.WAITING, now),)
+        return None if record.wait is None else Change(before=record, after=after, events=events)
+    wait = replace(wait, at=now)
+    if not wait.is_news(record.wait):
+        return None
+    after = record.but(wait=wait.after(record.wait))
+    if record.wait is not None and wait.key == record.wait.key:
+        return Change(before=record, after=after)
+    return Change(before=record, after=after, events=(event(after, EventKind.WAITING, now, **wait.facts),))
 
 
 def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None) -> Change | None:
