@@ -70,6 +70,18 @@ class Found:
     handle: Handle
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrashReport:
+    """All that a service still tells of an attempt that crashed, read before it is deleted.
+
+    ``text`` is for people: several lines, 8 KiB at most. ``lines`` are the last ones of the runner's container, if they
+    were read.
+    """
+
+    text: str = ""
+    lines: tuple[str, ...] = ()
+
+
 class Backend(ABC):
     """Runs flows in one kind of place.
 
@@ -77,7 +89,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged` and :class:`Listed`: a backend has one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`Reporting` and :class:`Listed`: a backend has one if
+    it has its methods.
     """
 
     name: ClassVar[str]
@@ -182,7 +195,24 @@ class Logged(Protocol):
     """A backend that keeps the output of containers."""
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
-        """Return the last lines, by one request of bounded time and size; empty if they are gone."""
+        """Return the last lines, by one request of bounded time and size; empty if they are gone.
+
+        Raises:
+            Permanent, Transient: they can't be read. The message is shown in the run's log as the worker's note: what
+                a service says about a missing log is no output of the flow.
+        """
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A backend that can tell more of an attempt that crashed than its end."""
+
+    def crash_report(self, handle: Handle, *, lines_known: bool) -> CrashReport:
+        """Return the states of its containers, warnings, and last lines, in bounded time, size and number of requests.
+
+        Called once for an attempt that crashed, before it is deleted. ``lines_known``: those of the flow's container
+        are in the run's log already, and needn't be read again.
+        """
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The few facts of a request that a person looks for first: which Job, where, of which image, with which resources. Pure.
+"""The facts of a request that a person looks for first: which Job, where, of which image, with which resources. Pure.
 
 The request comes from a record, which anybody may have written: a part that isn't as a worker writes it is left out.
 """

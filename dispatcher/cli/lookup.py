@@ -66,7 +66,7 @@ def record_of(client: Dispatcher, run: Run[Any]) -> Record:
 
 @dataclass(frozen=True)
 class Told:
-    """What is known of open runs beside their records: why each waits, by id, and the holders of shards, by shard."""
+    """Facts of open runs beside their records: why each waits, by id, and the holders of shards, by shard."""
 
     waits: Mapping[str, str]
     holders: Mapping[str, str]

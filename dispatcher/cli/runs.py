@@ -191,3 +191,8 @@ def _show(record: Record, told: Told, rows: Sequence[tuple[str, str, str, str]],
         echo("last lines (`dispatcher logs` prints all):")
         for line in tail:
             echo(f"  {log_line(line)}")
+    if outcome is not None and outcome.report:
+        echo()
+        echo("crash report:")
+        for text in outcome.report.splitlines():
+            echo(f"  {text}")

@@ -1,4 +1,4 @@
-"""What stands in the message of a wait that ended before its run: the run's state, and why it waits."""
+"""Words for the message of a wait that ended before its run: the run's state, and why it waits."""
 
 from __future__ import annotations
 

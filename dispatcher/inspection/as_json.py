@@ -60,6 +60,7 @@ def run_json(record: Record, *, waiting: str = "", holder: str | None = None) ->
             "exit_code": outcome.exit_code,
             "traceback": outcome.traceback,
             "log_tail": list(outcome.log_tail),
+            "report": outcome.report or None,
             "result": None if outcome.result is None else value_json(outcome.result),
         }
     return view

@@ -39,7 +39,7 @@ def explain(
         queues: the known queues, with route and time of last use.
         depth: number of runs that wait in its queue, itself included; None if unknown.
         deadlock: the runs that hold all processes of its queue, if their own runs wait there.
-        holders: the workers that hold shards, by shard, as :func:`dispatcher.inspection.holders.shard_holders` has them.
+        holders: the workers that hold shards, as :func:`dispatcher.inspection.holders.shard_holders` has them.
     """
     if record.terminal:
         return list(map(escaped, _describe_end(record)))
@@ -168,6 +168,8 @@ def _describe_end(record: Record) -> list[str]:
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
         lines.append(f"Its on_exit: {record.exit_call}.")
+    if outcome.report:
+        lines += ["Crash report:", *(f"  {line}" for line in outcome.report.splitlines())]
     return lines + _leftovers(record)
 
 

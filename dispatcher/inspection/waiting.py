@@ -1,6 +1,6 @@
 """Say in a few words why a run waits. Pure.
 
-For a table's column, a status line and the messages of errors; :mod:`dispatcher.inspection.explain` has the whole story.
+For a table's column, a status line and the messages of errors. :mod:`dispatcher.inspection.explain` says more.
 """
 
 from __future__ import annotations

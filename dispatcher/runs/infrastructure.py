@@ -12,7 +12,7 @@ from typing import Any
 from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import EventKind
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import HELD, UNSTARTED, Cause
+from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
 from dispatcher.runs.wait import Wait
 
 #: The moments in :attr:`~dispatcher.runs.record.Record.times`, in the order in which they happen.
@@ -134,6 +134,25 @@ def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]
     if not record.terminal or record.attempt != attempt or outcome is None or outcome.log_tail or not lines:
         return None
     return Change(before=record, after=record.but(outcome=replace(outcome, log_tail=tuple(lines))))
+
+
+def crash_report(record: Record, now: float, *, attempt: int, text: str, lines: Sequence[str] = ()) -> Change | None:
+    """Add what the infrastructure told of the crash, and the last log lines where there are none yet."""
+    outcome = record.outcome
+    if not awaits_report(record, attempt) or outcome is None or not text:
+        return None
+    reported = replace(outcome, report=text, log_tail=outcome.log_tail or tuple(lines))
+    return Change(before=record, after=record.but(outcome=reported))
+
+
+def awaits_report(record: Record, attempt: int) -> bool:
+    """Return True if a run ended with the crash of this attempt, and there is no report of it yet."""
+    return (
+        record.state is State.CRASHED
+        and record.attempt == attempt
+        and record.outcome is not None
+        and not record.outcome.report
+    )
 
 
 def is_open(record: Record, attempt: int) -> bool:

@@ -34,7 +34,7 @@ from dispatcher.serialization.seals import Stored
 from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.tracebacks import message_of
+from dispatcher.support.tracebacks import described, message_of
 from workers.attempt_users import AttemptUsers
 from workers.refusal import refusal
 from workers.updates import try_update
@@ -272,6 +272,8 @@ def _as_permanent(error: Exception, record: Record, call: str, cause: Cause) -> 
     """
     if isinstance(error, Permanent):
         return error
+    if isinstance(error, Transient):  # of a method that may not ask for another try
+        return Permanent(described(error), cause=error.cause or cause)
     name, kind = record.spec.route.backend, type(error).__name__
     logger.error("Run %s: %s of backend %s raised %s; the attempt ends", record.id, call, name, kind, exc_info=error)
     return Permanent(f"{call} of backend {name} raised {kind}: {message_of(error)}", cause=cause, reason=kind)

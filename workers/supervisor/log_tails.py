@@ -6,7 +6,7 @@ A run's state never waits for these lines; the teardown waits while they are rea
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from backends.base import Backend, Logged
@@ -14,7 +14,7 @@ from dispatcher.errors import LeasePassed, Malformed
 from dispatcher.logs.last_lines import stored_last_lines
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.logs import Line
+from dispatcher.records.logs import GAP, Line
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
 from workers.supervisor.request_threads import RequestThreads
@@ -28,6 +28,9 @@ OUTCOME_LINES = 20
 
 #: Lines of the infrastructure that are added to a run's log.
 LOG_LINES = 200
+
+#: Most characters of the note in a log whose last lines can't be read.
+LONGEST_NOTE = 500
 
 #: Requests for logs at once.
 THREADS = 8
@@ -69,16 +72,28 @@ class LogTails:
             record = self._requested.pop(key)
             lease = shards.lease(record.owner)
             if isinstance(lines, Exception):
-                logger.info("Run %s: can't read its last log lines: %s", record.id, lines)
+                logger.info("Run %s: its last log lines can't be read: %s", record.id, lines)
+                if lease is not None:
+                    self._note(record, lines)
             elif lines and lease is not None:
                 try:
                     try_update(self._store, record, lines, lease)
                 except (LeasePassed, Malformed) as error:
-                    logger.info("Run %s: can't store its last log lines: %s", record.id, error)
+                    logger.info("Run %s: its last log lines can't be stored: %s", record.id, error)
+
+    def _note(self, record: Record, error: Exception) -> None:
+        """Say in the run's log why its last lines are missing: no words of the flow's."""
+        _, now = self._records.runs.get(record.id)
+        text = f"the last lines can't be read: {' '.join(str(error).split())}"[:LONGEST_NOTE]
+        note = Line(attempt=record.attempt, number=1, time=now, stream=GAP, text=text)
+        try:
+            self._records.logs.append(record.id, [note])
+        except Malformed as problem:
+            logger.info("Run %s: can't note that in its log: %s", record.id, problem)
 
     def _store(self, record: Record, texts: tuple[str, ...], lease: Lease) -> Record:
         _, now = self._records.runs.get(record.id)
-        self._records.logs.append(record.id, _lines(record, texts[-LOG_LINES:], now))
+        self._records.logs.append(record.id, lines_of(record, texts[-LOG_LINES:], now))
         step = partial(infrastructure.last_lines, attempt=record.attempt, lines=texts[-OUTCOME_LINES:])
         return self._records.runs.update(record.id, step, lease=lease)
 
@@ -87,7 +102,8 @@ class LogTails:
         self._threads.shutdown()
 
 
-def _lines(record: Record, texts: tuple[str, ...], now: float) -> list[Line]:
+def lines_of(record: Record, texts: Sequence[str], now: float) -> list[Line]:
+    """Return what was read from infrastructure as the first lines of an attempt's log."""
     return [
         Line(attempt=record.attempt, number=number, time=now, stream="stdout", text=text)
         for number, text in enumerate(texts, start=1)
