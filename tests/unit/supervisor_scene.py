@@ -98,16 +98,21 @@ class CountingRuns:
 
 
 class Scene:
-    """A supervisor with its backend."""
+    """A supervisor with its backend.
 
-    def __init__(self, **timing: float) -> None:
+    Args:
+        backend: a backend with more powers than the plain one.
+        timing: settings.
+    """
+
+    def __init__(self, backend: ScriptedBackend | None = None, **timing: float) -> None:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
         records = open_memory()
         self.counting = CountingRuns(records.runs)
         self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
-        self.backend = ScriptedBackend()
+        self.backend = backend or ScriptedBackend()
         self.keys = KeyRing.from_settings(settings)
         records.runs.check = self.keys.check
         self.woken = threading.Event()
