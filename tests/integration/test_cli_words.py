@@ -193,6 +193,14 @@ def _refuse(constant: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNS)
+def test_the_request_of_a_run(forger: Forger, name: str) -> None:
+    """Anybody may have written it: it may be none that its backend can print."""
+    run_id = forger.run(**RUNS[name])
+    assert "FORGED" in _shown("show", run_id, "--request")
+    _shown("show", run_id, "--request", "--json")
+
+
+@pytest.mark.parametrize("name", RUNS)
 @pytest.mark.parametrize("command", ["show", "logs", "events", "explain"])
 def test_one_run_of_hostile_words(forger: Forger, command: str, name: str) -> None:
     run_id = forger.run(**RUNS[name])

@@ -88,8 +88,7 @@ def test_a_pod_that_never_started_has_a_report_without_a_request(
     backend: KubernetesBackend, handle: Any, cluster: FakeCluster
 ) -> None:
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}
-    status = {"phase": "Pending", "containerStatuses": [{"name": "flow", "state": waiting}]}
-    cluster.add_pod(cluster.get("jobs", NAME), **status)
+    cluster.add_pod(cluster.get("jobs", NAME), phase="Pending", containerStatuses=[{"name": "flow", "state": waiting}])
     until(backend, handle, Phase.WAITING, Cause.IMAGE_PULL)
     assert "  flow: waiting, ErrImagePull, no such image" in backend.crash_report(handle, lines_known=False).text
     assert not log_requests(cluster)
