@@ -65,7 +65,7 @@ def record_of(client: Dispatcher, run: Run[Any]) -> Record:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunStatus:
     """Facts of open runs beside their records: why each waits, by id, and the holders of shards, by shard."""
 
     waits: Mapping[str, str]
@@ -76,10 +76,10 @@ class Told:
         return run_json(record, waiting=self.waits[record.id], holder=self.holders.get(record.owner))
 
 
-def told_of(client: Dispatcher, *records: Record) -> Told:
+def status_of(client: Dispatcher, *records: Record) -> RunStatus:
     """Look up why runs wait, and which workers watch them."""
     now = client.records.runs.now() if any(not record.terminal for record in records) else 0.0
-    return Told(waits(client.records, records, now), shard_holders(client.records, records))
+    return RunStatus(waits(client.records, records, now), shard_holders(client.records, records))
 
 
 def waiting(client: Dispatcher, run: Run[Any]) -> str:

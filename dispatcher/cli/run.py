@@ -64,14 +64,14 @@ def submit(global_options: GlobalOptions, /, target: str, as_json: bool, **value
 
     TARGET and options are those of `run`.
     """
-    from dispatcher.cli.lookup import record_of, told_of
+    from dispatcher.cli.lookup import record_of, status_of
 
     _, submit_run = _prepare(target, values)
     with global_options.client(connect=False) as client:
         submitted = submit_run(client)
         if as_json:
             record = record_of(client, submitted)
-            print_json(told_of(client, record).json(record))
+            print_json(status_of(client, record).json(record))
         else:
             echo(submitted.id)
     return 0
@@ -102,7 +102,7 @@ def _view(*, quiet: bool, as_json: bool, inline: bool) -> View:
 def _follow(client: Dispatcher, run: Run[Any], view: View, signals: Signals, *, title: str, as_json: bool) -> int:
     from dispatcher.cli.follow import Watch
     from dispatcher.cli.formatting import EXIT_CODES
-    from dispatcher.cli.lookup import explained, record_of, result_of, told_of, waiting
+    from dispatcher.cli.lookup import explained, record_of, result_of, status_of, waiting
 
     view.begin(title)
     try:
@@ -115,7 +115,7 @@ def _follow(client: Dispatcher, run: Run[Any], view: View, signals: Signals, *, 
     record = record_of(client, run)
     result = result_of(client, record)
     if as_json:
-        print_json({**told_of(client, record).json(record), "result": result.value})
+        print_json({**status_of(client, record).json(record), "result": result.value})
     elif record.state is State.SUCCEEDED:
         result.echo()
     else:

@@ -16,7 +16,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
-    from dispatcher.cli.lookup import Told
+    from dispatcher.cli.lookup import RunStatus
     from dispatcher.records.logs import Line
     from dispatcher.runs.record import Record
 
@@ -56,15 +56,15 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
 @pass_global_options
 def list_runs(global_options: GlobalOptions, /, state: str | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
-    from dispatcher.cli.lookup import find_many, told_of
+    from dispatcher.cli.lookup import find_many, status_of
 
     with global_options.client() as client:
         records = find_many(client, state=None if state is None else State(state.upper()), **filters)
-        told = told_of(client, *records)
+        status = status_of(client, *records)
     if as_json:
-        print_json([told.json(record) for record in records])
+        print_json([status.json(record) for record in records])
     elif records:
-        print_table(*_table(records, told.waits))
+        print_table(*_table(records, status.waits))
     else:
         echo("no runs", err=True)
 
@@ -81,7 +81,7 @@ def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool)
     RUN is a run's id, or enough of its last characters to be unique.
     """
     from dispatcher.cli.formatting import phases
-    from dispatcher.cli.lookup import find, last_lines, record_of, result_of, told_of
+    from dispatcher.cli.lookup import find, last_lines, record_of, result_of, status_of
     from dispatcher.cli.requests import rendered
     from dispatcher.client.tail import first_lines
     from dispatcher.inspection.as_json import event_json, line_json
@@ -89,7 +89,7 @@ def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool)
     with global_options.client() as client:
         run = find(client, run_id)
         record = record_of(client, run)
-        told = told_of(client, record)
+        status = status_of(client, record)
         events = list(run.events())
         result = result_of(client, record)
         tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
@@ -97,9 +97,9 @@ def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool)
     if as_json:
         details = {"events": [event_json(event) for event in events], "log_tail": [line_json(line) for line in tail]}
         request = {"request": (record.request or {}).get("body")} if whole else {}
-        print_json({**told.json(record), **request, "result": result.value, **details})
+        print_json({**status.json(record), **request, "result": result.value, **details})
         return
-    _show(record, told, phases(events, record.times, first), tail)
+    _show(record, status, phases(events, record.times, first), tail)
     if whole:
         echo()
         echo_lines(rendered(record, global_options.settings()) or "its current attempt has no request to a backend")
@@ -170,11 +170,11 @@ def _table(records: Sequence[Record], waits: Mapping[str, str]) -> tuple[list[st
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
 
-def _show(record: Record, told: Told, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
+def _show(record: Record, status: RunStatus, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
     from dispatcher.cli.formatting import STYLES, facts, log_line
     from dispatcher.cli.requests import summary
 
-    shown = facts(record, waiting=told.waits[record.id], holder=told.holders.get(record.owner, ""))
+    shown = facts(record, waiting=status.waits[record.id], holder=status.holders.get(record.owner, ""))
     shown += summary(record).items()
     width = max(len(name) for name, _ in shown)
     for name, text in shown:

@@ -176,12 +176,14 @@ def test_hostile_words_steer_no_terminal() -> None:
 
 
 def test_a_shard_is_told_by_the_worker_that_holds_it() -> None:
-    def told(holders: dict[str, str]) -> str:
+    def owner(holders: dict[str, str]) -> str:
         return explain(pending(), now=2, workers=[worker()], holders=holders)[0]
 
-    assert "watched by worker w1 (process 7 on mars)" in told({"kubernetes/3": "w1"})
-    assert "watched by worker w9 (not among the live workers)" in told({"kubernetes/3": "w9"})
-    assert "no live worker holds shard kubernetes/3: start one, as `dispatcher worker --backend kubernetes`" in told({})
+    assert "watched by worker w1 (process 7 on mars)" in owner({"kubernetes/3": "w1"})
+    assert "watched by worker w9 (not among the live workers)" in owner({"kubernetes/3": "w9"})
+    assert "no live worker holds shard kubernetes/3: start one, as `dispatcher worker --backend kubernetes`" in owner(
+        {}
+    )
 
 
 def test_explain_tells_the_reason_of_now_and_not_the_first_one() -> None:

@@ -1,4 +1,4 @@
-"""What a person is told of runs on a real cluster: why they wait, who watches them, and what was left of a crash."""
+"""Words for people about runs on a real cluster: why they wait, who watches them, and what was left of a crash."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def shown(*arguments: str) -> str:
 def expect_reason(sandbox: Sandbox, run: Run[Any], words: str) -> None:
     """Wait until ``list`` tells why a run waits; the other places tell the same."""
 
-    def told() -> str:
+    def listed() -> str:
         [line] = [line for line in shown("list").splitlines() if line.startswith(run.id)]
         return line if words in line else ""
 
-    sandbox.wait_until(told, f"{words!r} in the list")
+    sandbox.wait_until(listed, f"{words!r} in the list")
     assert words in shown("show", run.id)
     assert words in shown("events", run.id)
     assert words in shown("explain", run.id)
