@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from dispatcher.errors import Permanent, Refused, Transient
+from dispatcher.runner.loading import loading_failed
 from dispatcher.runs.states import Cause
 from dispatcher.support.tracebacks import described
 from tests.waiting import wait_until
@@ -21,6 +22,12 @@ ENGINE = [Transient("the API server is away"), Permanent("no such kind", cause=C
 def test_an_error_of_the_engine_is_its_message(error: Exception) -> None:
     assert described(error) == str(error)
     assert type(error).__name__ not in described(type(error).__new__(type(error)))
+
+
+@pytest.mark.parametrize(("error", "reason"), [(ENGINE[0], ""), (ENGINE[2], ""), (ValueError("odd"), "ValueError")])
+def test_the_reason_of_an_attempt_that_could_not_be_opened(error: Exception, reason: str) -> None:
+    outcome = loading_failed(error, subject="its flow")
+    assert (outcome.reason, outcome.message) == (reason, f"its flow can't be opened: {error}")
 
 
 def test_any_other_error_has_its_type() -> None:

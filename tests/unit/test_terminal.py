@@ -106,6 +106,16 @@ class TestTerminal:
         view.close()
         assert "no live worker serves backend 'kubernetes'" in screen.getvalue()
 
+    def test_the_last_line_of_a_live_view_stays_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        screen = _Terminal(monkeypatch)
+        view = LiveView()
+        view.begin("run r1")
+        view.waiting("no node has room " * 100)
+        view.tick()
+        view.close()
+        assert 0 < screen.getvalue().count("no node has room") < 5
+
     def test_a_live_view_shows_why_a_run_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         screen = _Terminal(monkeypatch)
         view = LiveView()
