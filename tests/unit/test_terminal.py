@@ -107,8 +107,8 @@ class TestTerminal:
         assert "no live worker serves backend 'kubernetes'" in screen.getvalue()
 
     def test_the_last_line_of_a_live_view_stays_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("COLUMNS", "80")
         screen = _Terminal(monkeypatch)
+        monkeypatch.setenv("COLUMNS", "80")
         view = LiveView()
         view.begin("run r1")
         view.waiting("no node has room " * 100)
