@@ -54,6 +54,9 @@ class CrashReports:
             leftover: what it has left.
             shard: the shard that is responsible for it.
             now: the server's clock, in seconds since the epoch.
+
+        Raises:
+            ServerUnavailable: the records can't be read now.
         """
         attempt, handle = leftover["attempt"], leftover["handle"]
         key = (cached.id, attempt)
@@ -61,11 +64,11 @@ class CrashReports:
             return False
         if not isinstance(self._backend, Reporting) or not infrastructure.awaits_report(cached, attempt):
             return False
-        self._begun[key] = shard
         try:
             record, _ = self._records.runs.get(cached.id)  # its last lines may have come since
         except (UnknownRun, Malformed):
             return False
+        self._begun[key] = shard  # once, whatever comes of it
         if record.outcome is None or not infrastructure.awaits_report(record, attempt):
             return False
         known = bool(record.outcome.log_tail)
