@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -19,7 +20,12 @@ from tests.kubernetes_api import FakeCluster, StatusError
 from tests.unit.kubernetes.backends import NAME, eventually, running, until
 from tests.unit.kubernetes.jobs import attempt
 
-LOST = b"unable to retrieve container logs for containerd://0f1e2d"
+#: Answers of a kubelet with status 200: the container is gone, or the file of its log.
+LOST = [
+    "unable to retrieve container logs for containerd://0f1e2d",
+    'failed to try resolving symlinks in path "/var/log/pods/n_p_9ea0/p/0.log": lstat /var/log/pods/n_p_9ea0/p/0.log: '
+    "no such file or directory",
+]
 
 KILLED = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
 READY = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
@@ -115,16 +121,19 @@ def test_normal_events_and_the_runners_own_message_are_left_out() -> None:
     assert text.splitlines() == ["pod p on node n1: Failed, gone", "  flow: terminated, Error, exit code 1"]
 
 
-def test_a_log_that_the_node_lost_is_no_output(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+@pytest.mark.parametrize("words", LOST)
+def test_a_log_that_the_node_lost_is_no_output(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster, words: str
+) -> None:
     cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
-    cluster.logs["flow"] = LOST
-    with pytest.raises(Permanent, match="unable to retrieve container logs for containerd://0f1e2d"):
+    cluster.logs["flow"] = words.encode()
+    with pytest.raises(Permanent, match=re.escape(words)):
         backend.logs(handle)
     report = backend.crash_report(handle, lines_known=False)
     assert report.lines == ()
-    assert "  [they can't be read: unable to retrieve container logs" in report.text
-    cluster.logs["flow"] = LOST + b"\nsaid the flow\n"
+    assert f"  [they can't be read: {words[:40]}" in report.text
+    cluster.logs["flow"] = words.encode() + b"\nsaid the flow\n"
     assert len(backend.logs(handle)) == 2, "a flow may say the same among other words"
 
 
