@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from backends.base import Observation, Phase
-from dispatcher.cli.formatting import event_line
+from dispatcher.cli.formatting import environment, event_line, facts
+from dispatcher.inspection.as_json import run_json
 from dispatcher.inspection.explain import explain
+from dispatcher.inspection.holders import shard_holders
 from dispatcher.inspection.waiting import why_waiting
+from dispatcher.records.memory import open_memory
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.change import Change
@@ -162,7 +166,6 @@ def test_what_is_stored_is_bounded_and_read_back() -> None:
     ],
 )
 def test_few_words_for_each_state(record: Record, words: str) -> None:
-    import re
 
     assert re.fullmatch(words, why_waiting(record, now=10, workers=[worker()]))
 
@@ -184,6 +187,31 @@ def test_a_shard_is_told_by_the_worker_that_holds_it() -> None:
     assert "no live worker holds shard kubernetes/3: start one, as `dispatcher worker --backend kubernetes`" in owner(
         {}
     )
+
+
+def test_show_and_json_name_the_worker_and_the_shard() -> None:
+    record = pending(wait=NO_NODE)
+    shown = dict(facts(record, waiting=NO_NODE.text, holder="w1"))
+    assert (shown["why"], shown["worker"]) == (NO_NODE.text, "w1 (shard kubernetes/3)")
+    assert dict(facts(record))["worker"] == "none holds shard kubernetes/3"
+    data = run_json(record, waiting=NO_NODE.text, holder="w1")
+    assert (data["worker"], data["shard"], data["waiting"]) == ("w1", "kubernetes/3", NO_NODE.text)
+    here = run_json(queued().but(state=State.RUNNING, owner="w2"))
+    assert (here["worker"], here["shard"], here["waiting"]) == ("w2", None, None)
+
+
+def test_shards_are_read_only_where_one_owns_a_run() -> None:
+    records = open_memory()
+    records.leases.acquire("kubernetes/3", "w1", expected=None)
+    records.leases.acquire("kubernetes/31", "w2", expected=None)
+    assert shard_holders(records, [pending(), queued()]) == {"kubernetes/3": "w1"}
+    assert shard_holders(records, [pending().but(owner="w1")]) == {}
+
+
+def test_a_large_environment_is_shown_in_brief() -> None:
+    job = {"kind": "Job", "spec": {"template": {"spec": {"containers": [{"name": "flow", "image": "i" * 500}]}}}}
+    shown = environment({"type": "KubernetesJobEnvironment", "job_spec": job, "image": "flows:1"})
+    assert shown == "KubernetesJobEnvironment(job_spec={kind, spec: …}, image=flows:1)"
 
 
 def test_explain_tells_the_reason_of_now_and_not_the_first_one() -> None:
