@@ -166,7 +166,6 @@ def test_what_is_stored_is_bounded_and_read_back() -> None:
     ],
 )
 def test_few_words_for_each_state(record: Record, words: str) -> None:
-
     assert re.fullmatch(words, why_waiting(record, now=10, workers=[worker()]))
 
 
