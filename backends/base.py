@@ -75,6 +75,18 @@ class Found:
     handle: Handle
 
 
+@dataclass(frozen=True, kw_only=True)
+class CrashReport:
+    """All that a service still tells of an attempt that crashed, read before it is deleted.
+
+    ``text`` is for people: several lines, 8 KiB at most. ``lines`` are the last ones of the runner's container, if they
+    were read.
+    """
+
+    text: str = ""
+    lines: tuple[str, ...] = ()
+
+
 class Backend(ABC):
     """Runs flows in one kind of place.
 
@@ -82,8 +94,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged` and :class:`Listed`: a backend has
-    one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting` and :class:`Listed`:
+    a backend has one if it has its methods.
     """
 
     name: ClassVar[str]
@@ -154,6 +166,14 @@ class Backend(ABC):
         """Return a request for people and for the service's own tools, exactly as it would be sent."""
         return json.dumps(request, indent=2, ensure_ascii=False)
 
+    @classmethod
+    def summary(cls, request: Request) -> Mapping[str, str]:
+        """Return the facts of a request that a person looks for first, by name, without I/O.
+
+        The request comes from a record, which anybody may have written: leave out what isn't as expected.
+        """
+        return {}
+
     @abstractmethod
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.
@@ -207,7 +227,24 @@ class Logged(Protocol):
     """A backend that keeps the output of containers."""
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
-        """Return the last lines, by one request of bounded time and size; empty if they are gone."""
+        """Return the last lines, by one request of bounded time and size; empty if they are gone.
+
+        Raises:
+            Permanent, Transient: they can't be read. The message is shown in the run's log as the worker's note: what
+                a service says about a missing log is no output of the flow.
+        """
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A backend that can tell more of an attempt that crashed than its end."""
+
+    def crash_report(self, handle: Handle, *, lines_known: bool) -> CrashReport:
+        """Return the states of its containers, warnings, and last lines, in bounded time, size and number of requests.
+
+        Called once for an attempt that crashed, before it is deleted. ``lines_known``: those of the flow's container
+        are in the run's log already, and needn't be read again.
+        """
 
 
 @runtime_checkable

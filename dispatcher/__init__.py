@@ -141,6 +141,8 @@ _HOMES = {
     "dispatcher.storage.redis": ("RedisStorage",),
     "dispatcher.flows.task": ("Task", "gather", "task"),
 }
+#: Packages that pages name in full, so that ``import dispatcher`` is enough for ``dispatcher.storage.from_json``.
+_PACKAGES = frozenset({"environments", "errors", "executors", "runs", "storage", "testing"})
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 
@@ -151,6 +153,8 @@ def __getattr__(name: str) -> Any:
         value: Any = version("flow-dispatcher")
     elif name in _HOME:
         value = getattr(_imported(_HOME[name]), name)
+    elif name in _PACKAGES:
+        value = _imported(f"{__name__}.{name}")
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -5,7 +5,7 @@ Errors that users catch::
     DispatcherError
     ├── RunError                 a run didn't succeed (run_id, state, traceback)
     │   ├── FlowFailed           the flow raised; __cause__ is its own exception if that opens here
-    │   ├── RunCrashed           the infrastructure died (cause, reason, exit_code, log_tail)
+    │   ├── RunCrashed           the infrastructure died (cause, reason, exit_code, log_tail, report)
     │   ├── RunTimedOut          a deadline passed
     │   └── RunCancelled         somebody cancelled it
     ├── NotFinished              the wait ended before the run (also a TimeoutError)
@@ -80,6 +80,8 @@ class RunCrashed(RunError):
 
     ``cause`` is a :class:`~dispatcher.runs.states.Cause`, ``reason`` the infrastructure's own word for it,
     ``exit_code`` the process's exit code or None, and ``log_tail`` the last lines of the log, as a tuple of strings.
+    ``report`` is what the infrastructure told of the crash, in several lines. It is read after the end, so an error
+    that is raised at once has none: :meth:`Dispatcher.get <dispatcher.client.client.Dispatcher.get>` has it later.
     """
 
     def __init__(  # noqa: PLR0913 - one keyword per fact of a crash
@@ -92,6 +94,7 @@ class RunCrashed(RunError):
         reason: str = "",
         exit_code: int | None = None,
         log_tail: Sequence[str] = (),
+        report: str = "",
         traceback: str = "",
     ) -> None:
         super().__init__(message, run_id=run_id, state=state, traceback=traceback)
@@ -99,6 +102,7 @@ class RunCrashed(RunError):
         self.reason = reason
         self.exit_code = exit_code
         self.log_tail = tuple(log_tail)
+        self.report = report
 
 
 class RunTimedOut(RunError):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from dispatcher.errors import LeasePassed, ServerUnavailable
 from dispatcher.support.log_throttle import LogThrottle
+from dispatcher.support.tracebacks import described
 
 
 class ErrorIsolation:
@@ -32,4 +33,4 @@ class ErrorIsolation:
         except (ServerUnavailable, LeasePassed):
             raise
         except Exception as error:
-            self._throttle.warn(f"Run {run_id!a} is skipped for now", f"{type(error).__name__}: {error}")
+            self._throttle.warn(f"Run {run_id!a} is skipped for now", described(error))

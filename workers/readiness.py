@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from backends.base import Backend
+from dispatcher.support.tracebacks import described
 
 logger = logging.getLogger(__name__)
 
@@ -39,4 +40,4 @@ def _problem(name: str, backend: Callable[[str], Backend]) -> str:
     try:
         return backend(name).unreachable()
     except Exception as error:  # of a plug-in: the worker is ready all the same
-        return f"{type(error).__name__}: {error}"
+        return described(error)

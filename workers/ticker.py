@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dispatcher.errors import ServerUnavailable
 from dispatcher.support.mailbox import Mailbox
+from dispatcher.support.tracebacks import described, is_defect
 from workers.outage import outage
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Ticker(threading.Thread):
             outage.begin(self._label, error)
             return RETRY_INTERVAL
         except Exception as error:
-            logger.exception("Error in the %s thread: %s: %s", self._label, type(error).__name__, error)
+            logger.error("Error in the %s thread: %s", self._label, described(error), exc_info=is_defect(error))
             return RETRY_INTERVAL
         if self._failed:
             outage.end(self._label)

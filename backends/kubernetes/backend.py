@@ -12,16 +12,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from backends.base import Changed, Found, Handle, Observation, Request
+from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
 from backends.container import server_address
 from backends.container.backend import ContainerBackend
 from backends.container.runner import RUNNER
 from backends.kubernetes import manifest, reasons
-from backends.kubernetes.cluster.api import Api, ApiError, Unclear
-from backends.kubernetes.cluster.connection import Unreachable, load_sdk
+from backends.kubernetes.cluster.api import Api, ApiError
+from backends.kubernetes.cluster.connection import load_sdk
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
+from backends.kubernetes.container_logs import last_lines
+from backends.kubernetes.crash_report import crash_report
 from backends.kubernetes.create import create
 from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.first_stops import FirstStops
@@ -31,6 +33,7 @@ from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
+from backends.kubernetes.summary import summary
 from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
@@ -114,6 +117,10 @@ class KubernetesBackend(ContainerBackend):
         head = f"# {where}namespace {request['namespace']}; digest {request['digest']}\n"
         return head + str(yaml.safe_dump(request["job"], sort_keys=False, allow_unicode=True, width=120))
 
+    @classmethod
+    def summary(cls, request: Request) -> Mapping[str, str]:
+        return summary(request)
+
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         manifest.check_request(request, self._settings)
         with translated(self._api, request["namespace"]):
@@ -157,23 +164,39 @@ class KubernetesBackend(ContainerBackend):
             return delete(self._jobs, handle, need)
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
-        """Return the last lines of the flow's container, by one request of at most 5 seconds. Empty if they are gone,
-        or if the container never started."""
+        """Return the last lines of the flow's container, by one request of at most 5 seconds. Empty if its pod is gone,
+        or if the container never started.
+
+        Raises:
+            Permanent: the node doesn't have them any more.
+            Transient: they can't be read now.
+        """
         key = JobKey.of(handle)
         container = str(handle["container"])
         if exclusion := self._scope.exclusion(handle):
             logger.info("Logs of Job %s/%s aren't read: %s", key.namespace, key.name, exclusion)
             return ()
-        try:
-            pods = self._jobs.pods(key, self._jobs.cache(handle))
-            started = [pod for pod in pods if reasons.has_started(pod, container)]
-            if not started:
+        with translated(self._api, key.namespace):
+            try:
+                pods = self._jobs.pods(key, self._jobs.cache(handle))
+            except ApiError as error:
+                if error.status != 404:
+                    raise
                 return ()
-            text = self._api.log(key.namespace, str(started[-1]["metadata"]["name"]), container)
-        except (ApiError, Unclear, Unreachable) as error:
-            logger.info("Logs of Job %s/%s can't be read: %s", key.namespace, key.name, error)
+        started = [pod for pod in pods if reasons.has_started(pod, container)]
+        if not started:
             return ()
-        return tuple(text.splitlines())
+        return last_lines(self._api, key.namespace, str(started[-1]["metadata"]["name"]), container)
+
+    def crash_report(self, handle: Handle, *, lines_known: bool) -> CrashReport:
+        """Return what the cluster still tells: from the watches' caches, with one request per container at most."""
+        key, cache = JobKey.of(handle), self._jobs.cache(handle)
+        if self._scope.exclusion(handle) or cache is None:
+            return CrashReport()
+        pods = cache.pods(key.uid)
+        events = cache.events([key.uid, *(str(pod.object["metadata"]["uid"]) for pod in pods)])
+        container = str(handle["container"])
+        return crash_report(self._api, key.namespace, pods, events, container=container, lines_known=lines_known)
 
     def init_logs(self, handle: Handle) -> Mapping[str, tuple[str, ...]]:
         if exclusion := self._scope.exclusion(handle):

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _FRAME_INTERVAL = 0.1
 #: Seconds without a start after which the reasons are shown.
 _HINTS_AFTER = 5.0
+#: Seconds between two looks at why a queued run waits.
+_WHY_INTERVAL = 2.0
 #: Seconds within which several signals count as one: `timeout` and others send two.
 _SIGNAL_WINDOW = 0.5
 
@@ -76,17 +78,21 @@ class _Failed:
 class Watch:
     """Shows a run's events and lines until its end. The first signal cancels the run, the second one leaves it."""
 
-    def __init__(self, run: Run[Any], view: View, signals: Signals, hints: Callable[[], list[str]]) -> None:
+    def __init__(
+        self, run: Run[Any], view: View, signals: Signals, hints: Callable[[], list[str]], why: Callable[[], str]
+    ) -> None:
         self._run = run
         self._view = view
         self._signals = signals
         self._hints = hints
+        self._why = why
         self._updates: Mailbox[Event | Line | _Failed] = Mailbox()
         self._last_line = (0, 0)  # attempt and number
         self._ended = False
         self._cancelled = False
         self._started = False
         self._hints_at = time.monotonic() + _HINTS_AFTER
+        self._why_at = time.monotonic() + _WHY_INTERVAL
 
     def to_end(self) -> bool:
         """Follow the run. Return True at its end, False if a second signal left it.
@@ -101,6 +107,7 @@ class Watch:
                 return False
             if self._signals.count and not self._cancelled:
                 self._cancel()
+            self._show_why()
             self._show_hints()
             self._show_next()
         for line in self._run.logs():  # the log stream may lag behind the last event
@@ -151,6 +158,14 @@ class Watch:
                 self._view.note(f"it has ended as {cancel_status(record)}")
         except DispatcherError as error:
             self._view.note(f"cancel: {error}")
+
+    def _show_why(self) -> None:
+        """Show why a queued run waits. Once it is claimed, events say it."""
+        if self._started or self._cancelled or time.monotonic() < self._why_at:
+            return
+        self._why_at = time.monotonic() + _WHY_INTERVAL
+        with suppress(DispatcherError):  # the server is away: the pumps tell if it stays so
+            self._view.waiting(self._why())
 
     def _show_hints(self) -> None:
         """Show once why the run hasn't started, if it hasn't after 5 s."""

@@ -9,12 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.inspection.timeline import moments
 from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.wait import sentence
 from dispatcher.support.durations import format_clock, format_duration, format_time
 
 #: Styles by state.
@@ -43,6 +45,9 @@ EXIT_CODES: Mapping[State, int] = {
     State.CANCELLED: 5,
 }
 
+#: Most characters of an environment's value in one line.
+_MOST_OF_VALUE = 120
+
 #: Names of infrastructure's moments where they differ in a list of events.
 _MOMENT_NAMES = {"started": "container started", "finished": "container finished"}
 
@@ -63,10 +68,15 @@ def length(record: Record, now: float) -> str:
     return format_duration(end - record.started_at)
 
 
-def why(record: Record) -> str:
-    """Say in a few words why a run ended; empty while it is open or if it succeeded."""
+def why(record: Record, waiting: str = "") -> str:
+    """Say in a few words why a run ended; ``waiting`` while it is open, empty if it succeeded.
+
+    ``waiting`` is what :func:`dispatcher.inspection.waiting.why_waiting` says of it.
+    """
     outcome = record.outcome
-    if outcome is None or outcome.cause is None or not record.terminal:
+    if not record.terminal:
+        return waiting
+    if outcome is None or outcome.cause is None:
         return ""
     if outcome.cause is Cause.CANCELLED and outcome.message in {"", "cancelled"}:
         return ""  # the state says it
@@ -85,10 +95,12 @@ def _describe_end(data: Mapping[str, Any]) -> str:
 
 
 def event_note(event: Event) -> str:
-    """Return the details of an event: cause, owner, on_exit, next attempt."""
+    """Return the details of an event: why it waits, cause, owner, on_exit, next attempt."""
     data = event.data
     parts = []
-    if data.get("cause"):
+    if event.kind is EventKind.WAITING:
+        parts.append(wait_of(event))
+    elif data.get("cause"):
         parts.append(_describe_end(data))
     if event.kind is EventKind.CLAIMED and data.get("owner"):
         parts.append(f"by {data['owner']}")
@@ -98,6 +110,11 @@ def event_note(event: Event) -> str:
         pause = float(data["due"]) - event.time
         parts.append(f"next attempt {f'in {format_duration(pause)}' if pause > 0.01 else 'at once'}")
     return "; ".join(parts)
+
+
+def wait_of(event: Event) -> str:
+    """Return why a run waits from this event on."""
+    return sentence(event.data) or "nothing holds it any more"
 
 
 def is_instant(event: Event, previous: Event | None) -> bool:
@@ -147,21 +164,27 @@ def event_line(event: Event) -> str:
     return f"{format_clock(event.time)}  {event.kind} → {event.state}{again}{f'  ({note})' if note else ''}"
 
 
-def facts(record: Record) -> list[tuple[str, str]]:
-    """Return the facts that ``show`` prints of a run, as names and texts. Empty ones are left out."""
+def facts(record: Record, *, waiting: str = "", holder: str = "") -> list[tuple[str, str]]:
+    """Return the facts that ``show`` prints of a run, as names and texts. Empty ones are left out.
+
+    Args:
+        record: the run.
+        waiting: why it waits, as :func:`dispatcher.inspection.waiting.why_waiting` says.
+        holder: the worker that holds the shard which owns the run.
+    """
     spec = record.spec
     retries = spec.retry.count
     rows = [
         ("run", record.id),
         ("state", f"{record.state}{' (out of sight)' if record.unknown_since is not None else ''}"),
-        ("why", why(record)),
+        ("why", why(record, waiting)),
         ("flow", spec.flow),
         ("name", spec.options.name or ""),
         ("environment", environment(spec.environment)),
         ("queue", spec.route.queue),
         ("tags", ", ".join(spec.tags)),
         ("attempt", f"{record.attempt}{f' of at most {retries + 1}' if retries else ''}"),
-        ("worker", record.owner),
+        ("worker", _worker(record, holder)),
         ("submitted", format_time(record.created_at)),
         ("ended", "" if record.ended_at is None else format_time(record.ended_at)),
         ("teardown", "; ".join(str(left.get("pending") or "not confirmed yet") for left in record.leftovers)),
@@ -170,16 +193,30 @@ def facts(record: Record) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
+def _worker(record: Record, holder: str) -> str:
+    if not owned_by_shard(record):
+        return record.owner
+    return f"{holder} (shard {record.owner})" if holder else f"none holds shard {record.owner}"
+
+
 def environment(data: Mapping[str, Any]) -> str:
-    """Return an environment's JSON as one line. Sealed parts aren't opened."""
+    """Return an environment's JSON as one line, large values in brief. Sealed parts aren't opened."""
     shown = {name: value for name, value in data.items() if name != "type" and value not in (None, [], {}, "")}
     for name in ("on_start", "on_exit"):
         if isinstance(shown.get(name), Mapping):
             shown[name] = shown[name].get("ref", "sealed")
-    inside = ", ".join(
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in shown.items()
-    )
+    inside = ", ".join(f"{name}={_briefly(value)}" for name, value in shown.items())
     return f"{data.get('type', '?')}({inside})"
+
+
+def _briefly(value: Any) -> str:
+    """Return a value of an environment; of a large object, such as a Job, only the names of its fields."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= _MOST_OF_VALUE:
+        return text
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(str, value))[:_MOST_OF_VALUE]}: …}}"
+    return f"{text[:_MOST_OF_VALUE]}…"
 
 
 def log_line(line: Line) -> str:

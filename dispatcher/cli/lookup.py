@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
+from dispatcher.inspection.as_json import run_json
+from dispatcher.inspection.holders import shard_holders
+from dispatcher.inspection.queues import waits
 from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
 from dispatcher.runs.record import Record
@@ -58,6 +62,30 @@ def find_many(client: Dispatcher, *, limit: int, **filters: Any) -> list[Record]
 def record_of(client: Dispatcher, run: Run[Any]) -> Record:
     """Return the run's current record."""
     return client.records.runs.get(run.id)[0]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Facts of open runs beside their records: why each waits, by id, and the holders of shards, by shard."""
+
+    waits: Mapping[str, str]
+    holders: Mapping[str, str]
+
+    def json(self, record: Record) -> dict[str, Any]:
+        """Return a run's JSON."""
+        return run_json(record, waiting=self.waits[record.id], holder=self.holders.get(record.owner))
+
+
+def status_of(client: Dispatcher, *records: Record) -> RunStatus:
+    """Look up why runs wait, and which workers watch them."""
+    now = client.records.runs.now() if any(not record.terminal for record in records) else 0.0
+    return RunStatus(waits(client.records, records, now), shard_holders(client.records, records))
+
+
+def waiting(client: Dispatcher, run: Run[Any]) -> str:
+    """Return why a run waits, in a few words; empty if it doesn't."""
+    record, now = client.records.runs.get(run.id)
+    return waits(client.records, [record], now)[record.id]
 
 
 def explained(client: Dispatcher, run: Run[Any]) -> list[str]:

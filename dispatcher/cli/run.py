@@ -64,14 +64,14 @@ def submit(global_options: GlobalOptions, /, target: str, as_json: bool, **value
 
     TARGET and options are those of `run`.
     """
-    from dispatcher.cli.lookup import record_of
-    from dispatcher.inspection.as_json import run_json
+    from dispatcher.cli.lookup import record_of, status_of
 
     _, submit_run = _prepare(target, values)
     with global_options.client(connect=False) as client:
         submitted = submit_run(client)
         if as_json:
-            print_json(run_json(record_of(client, submitted)))
+            record = record_of(client, submitted)
+            print_json(status_of(client, record).json(record))
         else:
             echo(submitted.id)
     return 0
@@ -101,12 +101,11 @@ def _view(*, quiet: bool, as_json: bool, inline: bool) -> View:
 def _follow(client: Dispatcher, run: Run[Any], view: View, signals: Signals, *, title: str, as_json: bool) -> int:
     from dispatcher.cli.follow import Watch
     from dispatcher.cli.formatting import EXIT_CODES
-    from dispatcher.cli.lookup import explained, record_of, result_of
-    from dispatcher.inspection.as_json import run_json
+    from dispatcher.cli.lookup import explained, record_of, result_of, status_of, waiting
 
     view.begin(title)
     try:
-        ended = Watch(run, view, signals, lambda: explained(client, run)).to_end()
+        ended = Watch(run, view, signals, lambda: explained(client, run), lambda: waiting(client, run)).to_end()
     finally:
         view.close()
     if not ended:
@@ -115,7 +114,7 @@ def _follow(client: Dispatcher, run: Run[Any], view: View, signals: Signals, *, 
     record = record_of(client, run)
     result = result_of(client, record)
     if as_json:
-        print_json({**run_json(record), "result": result.value})
+        print_json({**status_of(client, record).json(record), "result": result.value})
     elif record.state is State.SUCCEEDED:
         result.echo()
     else:

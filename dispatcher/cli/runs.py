@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dispatcher.errors import InvalidInput
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
+    from dispatcher.cli.lookup import RunStatus
     from dispatcher.records.logs import Line
     from dispatcher.runs.record import Record
 
@@ -55,46 +56,53 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
 @pass_global_options
 def list_runs(global_options: GlobalOptions, /, state: str | None, as_json: bool, **filters: Any) -> None:
     """List runs, newest first."""
-    from dispatcher.cli.lookup import find_many
-    from dispatcher.inspection.as_json import run_json
+    from dispatcher.cli.lookup import find_many, status_of
 
     with global_options.client() as client:
         records = find_many(client, state=None if state is None else State(state.upper()), **filters)
+        status = status_of(client, *records)
     if as_json:
-        print_json([run_json(record) for record in records])
+        print_json([status.json(record) for record in records])
     elif records:
-        print_table(*_table(records))
+        print_table(*_table(records, status.waits))
     else:
         echo("no runs", err=True)
 
 
 @click.command()
 @RUN
+@click.option("--request", "whole", is_flag=True, help="Print the whole request to the backend, such as a Job.")
 @option_json
 @common
 @pass_global_options
-def show(global_options: GlobalOptions, run_id: str, as_json: bool) -> None:
+def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool) -> None:
     """Show a run: its state, its timeline, and how it ended.
 
     RUN is a run's id, or enough of its last characters to be unique.
     """
     from dispatcher.cli.formatting import phases
-    from dispatcher.cli.lookup import find, last_lines, record_of, result_of
+    from dispatcher.cli.lookup import find, last_lines, record_of, result_of, status_of
+    from dispatcher.cli.requests import rendered
     from dispatcher.client.tail import first_lines
-    from dispatcher.inspection.as_json import event_json, line_json, run_json
+    from dispatcher.inspection.as_json import event_json, line_json
 
     with global_options.client() as client:
         run = find(client, run_id)
         record = record_of(client, run)
+        status = status_of(client, record)
         events = list(run.events())
         result = result_of(client, record)
         tail = last_lines(run) if record.state not in {State.SUCCEEDED, State.QUEUED} else []
         first = first_lines(client.session.records, run.id) if record.times else {}
     if as_json:
         details = {"events": [event_json(event) for event in events], "log_tail": [line_json(line) for line in tail]}
-        print_json({**run_json(record), "result": result.value, **details})
+        request = {"request": (record.request or {}).get("body")} if whole else {}
+        print_json({**status.json(record), **request, "result": result.value, **details})
         return
-    _show(record, phases(events, record.times, first), tail)
+    _show(record, status, phases(events, record.times, first), tail)
+    if whole:
+        echo()
+        echo_lines(rendered(record, global_options.settings()) or "its current attempt has no request to a backend")
     if record.state is State.SUCCEEDED:
         echo()
         result.echo()
@@ -145,7 +153,7 @@ def explain(global_options: GlobalOptions, run_id: str, as_json: bool) -> None:
         echo(line)
 
 
-def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
+def _table(records: Sequence[Record], waits: Mapping[str, str]) -> tuple[list[str], list[list[Part]]]:
     from dispatcher.cli.formatting import STYLES, length, why
     from dispatcher.runs.routing import listed
     from dispatcher.support.durations import format_duration
@@ -157,16 +165,19 @@ def _table(records: Sequence[Record]) -> tuple[list[str], list[list[Part]]]:
         row: list[Part] = [record.id, Painted(record.state, STYLES[record.state])]
         row += [record.spec.options.name or record.spec.flow]
         row += [listed(record.spec.labels) or "-"] if labelled else []
-        row += [format_duration(now - record.created_at), length(record, now), why(record)]
+        row += [format_duration(now - record.created_at), length(record, now), why(record, waits[record.id])]
         rows.append(row)
     return ["RUN", "STATE", "FLOW", *(["LABELS"] if labelled else []), "AGE", "RAN", "WHY"], rows
 
 
-def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
+def _show(record: Record, status: RunStatus, rows: Sequence[tuple[str, str, str, str]], tail: Sequence[Line]) -> None:
     from dispatcher.cli.formatting import STYLES, facts, log_line
+    from dispatcher.cli.requests import summary
 
-    width = max(len(name) for name, _ in facts(record))
-    for name, text in facts(record):
+    shown = facts(record, waiting=status.waits[record.id], holder=status.holders.get(record.owner, ""))
+    shown += summary(record).items()
+    width = max(len(name) for name, _ in shown)
+    for name, text in shown:
         echo(f"{name:<{width}}  ", Painted(text, STYLES[record.state]) if name == "state" else text)
     echo()
     for clock, passed, name, note in rows:
@@ -180,3 +191,8 @@ def _show(record: Record, rows: Sequence[tuple[str, str, str, str]], tail: Seque
         echo("last lines (`dispatcher logs` prints all):")
         for line in tail:
             echo(f"  {log_line(line)}")
+    if outcome is not None and outcome.report:
+        echo()
+        echo("crash report:")
+        for text in outcome.report.splitlines():
+            echo(f"  {text}")

@@ -11,11 +11,14 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from dispatcher.support.escaping import IN_LINES, escaped, escaped_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console, OverflowMethod
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7e]")
@@ -81,8 +84,16 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
         )
         line.rstrip()
         if console.is_terminal:
-            line.truncate(console.width, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
+            line.truncate(console.width, overflow=_overflow(console))
         console.print(line)
+
+
+#: Columns of the spinner, of the space behind it, and of the cursor.
+_SPINNER_WIDTH = 3
+
+
+def _overflow(console: Console) -> OverflowMethod:
+    return "ellipsis" if console.encoding.startswith("utf") else "crop"
 
 
 class Screen:
@@ -114,11 +125,13 @@ class Screen:
         self._console.print(Text.assemble(*(_text(part) for part in parts)))
 
     def foot(self, *parts: Part) -> None:
-        """Update the last line."""
+        """Update the last line. It is truncated to the terminal's width."""
         from rich.console import Group
         from rich.text import Text
 
-        self._spinner.update(text=Text.assemble(*(_text(part) for part in parts)))
+        text = Text.assemble(*(_text(part) for part in parts))
+        text.truncate(max(1, self._console.width - _SPINNER_WIDTH), overflow=_overflow(self._console))
+        self._spinner.update(text=text)
         self._live.update(Group(Text(""), self._spinner))
 
     def rows(self, rows: Sequence[tuple[Part, Part, Part, Part]]) -> None:

@@ -14,6 +14,7 @@ from dispatcher.cli.terminal import Painted, Part, Screen, echo
 from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.states import State
+from dispatcher.runs.wait import sentence
 from dispatcher.support.durations import format_duration
 
 
@@ -31,6 +32,9 @@ class View(Protocol):
 
     def note(self, text: str) -> None:
         """Show a note to the user."""
+
+    def waiting(self, why: str) -> None:
+        """Show why the run isn't claimed yet."""
 
     def tick(self) -> None:
         """Refresh the elapsed time."""
@@ -69,6 +73,9 @@ class PlainView:
     def note(self, text: str) -> None:
         echo(text, err=True)
 
+    def waiting(self, why: str) -> None:
+        """Not shown: notes say more."""
+
     def tick(self) -> None:
         """Do nothing: no line shows the time."""
 
@@ -96,6 +103,7 @@ class LiveView:
         self._screen = Screen()
         self._events: list[Event] = []
         self._begun = time.monotonic()
+        self._waiting = ""
 
     def begin(self, title: str) -> None:
         self._begun = time.monotonic()
@@ -114,10 +122,14 @@ class LiveView:
     def note(self, text: str) -> None:
         self._screen.line(Painted(text, "yellow"))
 
+    def waiting(self, why: str) -> None:
+        self._waiting = why
+
     def tick(self) -> None:
         state = self._events[-1].state if self._events else State.QUEUED
         passed = Painted(format_duration(time.monotonic() - self._begun), "dim")
-        self._screen.foot(Painted(str(state), STYLES[state]), "  ", passed, "  ", progress(self._events))
+        why = f"  {self._waiting}" if self._waiting and state is State.QUEUED else ""
+        self._screen.foot(Painted(str(state), STYLES[state]), "  ", passed, "  ", progress(self._events), why)
 
     def close(self) -> None:
         self._screen.end()
@@ -127,10 +139,13 @@ class LiveView:
 
 
 def progress(events: list[Event]) -> str:
-    """Return the phases of the current attempt with their durations: queued 10 ms → claimed 0.20 s → started."""
+    """Return the phases of the current attempt with their durations: queued 10 ms → claimed 0.20 s → started.
+
+    Why it waits follows them.
+    """
     if not events:
         return ""
-    current = [event for event in events if event.attempt == events[-1].attempt]
+    current = [event for event in events if event.attempt == events[-1].attempt and event.kind is not EventKind.WAITING]
     parts = []
     for event, after in zip(current, [*current[1:], None], strict=True):
         if after is None:
@@ -138,7 +153,8 @@ def progress(events: list[Event]) -> str:
         elif after.time > event.time:
             parts.append(f"{event.kind} {format_duration(after.time - event.time)}")
     again = f"attempt {events[-1].attempt}: " if events[-1].attempt > 1 else ""
-    return again + " → ".join(parts)
+    why = f"  {sentence(events[-1].data)}" if events[-1].kind is EventKind.WAITING else ""
+    return again + " → ".join(parts) + why
 
 
 def timeline(events: list[Event]) -> list[tuple[Part, Part, Part, Part]]:

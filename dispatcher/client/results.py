@@ -88,10 +88,13 @@ def _crashed(flow: str, record: Record, outcome: Outcome, description: str, fact
         reason=outcome.reason,
         exit_code=outcome.exit_code,
         log_tail=outcome.log_tail,
+        report=outcome.report,
         **facts,
     )
     if outcome.log_tail:
         error.add_note("Last lines of its log:\n" + "\n".join(map(escaped, outcome.log_tail[-_SHOWN_LINES:])))
+    if outcome.report:
+        error.add_note("Crash report:\n" + "\n".join(map(escaped, outcome.report.splitlines())))
     return error
 
 

@@ -287,15 +287,11 @@ class Run(RunFacts, Generic[R]):
             warnings.warn(f"run {self.id} waits: {missing}", DispatcherWarning, stacklevel=5)
 
     def _not_finished(self, timeout: float) -> NotFinished:
-        from dispatcher.inspection.deadlocks import stuck
+        from dispatcher.client.unfinished import standing
 
-        record, why = self._read(), ""
-        if record.state is State.QUEUED:
-            why = self.session.missing_worker(record.spec.route) or stuck(self.session.records, [self.id])
-        return NotFinished(
-            f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: it is {record.state}"
-            f"{'. ' + why if why else ''}"
-        )
+        record = self._read()
+        stands = standing(self.session, record)
+        return NotFinished(f"run {self.id} of flow {record.spec.flow!r} has not ended within {timeout:g} s: {stands}")
 
     def __await__(self) -> Generator[Any, None, R]:
         return self._awaited().__await__()

@@ -160,7 +160,11 @@ def _as_completed(distinct: list[Run[R]], timeout: float | None) -> Iterator[Run
             ended = pending.take(None if end is None else max(0.0, end - time.monotonic()))
             yield from ended
             if not ended:
-                raise NotFinished(f"{len(pending.left)} of {len(distinct)} runs have not ended within {timeout:g} s")
+                from dispatcher.client.unfinished import standing_of
+
+                first = standing_of(next(iter(pending.left.values())))
+                count = f"{len(pending.left)} of {len(distinct)} runs have not ended within {timeout:g} s"
+                raise NotFinished(f"{count}; {first}" if first else count)
 
 
 def _distinct(runs: Iterable[Run[R]]) -> list[Run[R]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.inspection.places import places_of
 from dispatcher.inspection.queues import QueueInfo
 from dispatcher.records.logs import Line
@@ -17,8 +18,14 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.value import Value
 
 
-def run_json(record: Record) -> dict[str, Any]:
-    """Return a run: its record without sealed bytes, times in seconds since the epoch."""
+def run_json(record: Record, *, waiting: str = "", holder: str | None = None) -> dict[str, Any]:
+    """Return a run: its record without sealed bytes, times in seconds since the epoch.
+
+    Args:
+        record: the run.
+        waiting: why it waits, as :func:`dispatcher.inspection.waiting.why_waiting` says.
+        holder: the worker that holds the shard which owns the run, if one does.
+    """
     spec, outcome = record.spec, record.outcome
     view: dict[str, Any] = {
         "id": record.id,
@@ -34,7 +41,9 @@ def run_json(record: Record) -> dict[str, Any]:
         "started_at": record.started_at,
         "ended_at": record.ended_at,
         "expires_at": record.expires_at,
-        "worker": record.owner or None,
+        "worker": (holder if owned_by_shard(record) else record.owner) or None,
+        "shard": record.owner if owned_by_shard(record) else None,
+        "waiting": waiting or None,
         "options": spec.options.to_json(),
         "environment": spec.environment,
         "observed": "unknown" if record.unknown_since is not None else "known",
@@ -52,6 +61,7 @@ def run_json(record: Record) -> dict[str, Any]:
             "exit_code": outcome.exit_code,
             "traceback": outcome.traceback,
             "log_tail": list(outcome.log_tail),
+            "report": outcome.report or None,
             "result": None if outcome.result is None else value_json(outcome.result),
         }
     return view

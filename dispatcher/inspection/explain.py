@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dispatcher.inspection.deadlocks import Deadlock
+from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.inspection.places import whereabouts
 from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs.infrastructure import STOP_DUE
@@ -29,6 +30,7 @@ def explain(
     queues: Mapping[str, tuple[Route, float]] | None = None,
     depth: int | None = None,
     deadlock: Deadlock | None = None,
+    holders: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return sentences about ``record``, the most important first: one line each, terminal control characters escaped.
 
@@ -39,20 +41,24 @@ def explain(
         queues: the known queues, with route and time of last use.
         depth: number of runs that wait in its queue, itself included; None if unknown.
         deadlock: the runs that hold all processes of its queue, if their own runs wait there.
+        holders: the workers that hold shards, as :func:`dispatcher.inspection.holders.shard_holders` has them.
     """
     if record.terminal:
         return list(map(escaped, _describe_end(record)))
     if record.foreign:
         return ["It is in a state that this release doesn't know: ask with the newest release in use."]
     lines = deadlock.sentences(record) if deadlock is not None else []
-    lines += _describe_open(record, now, workers)
+    lines += _describe_open(record, now, workers, _owner(record, workers, holders or {}))
     lines += whereabouts(record, workers)
     if record.state is State.QUEUED:
         lines += _queue_status(record, now, queues or {}, depth)
     if record.unknown_since is not None:
         lost = format_duration(now - record.unknown_since)
         lines.append(f"Its infrastructure has not been seen for {lost}; the run is not considered dead.")
-    if record.last_cause is not None:
+    if record.wait is not None:
+        cause = f" ({record.wait.cause})" if record.wait.cause is not None else ""
+        lines.append(f"It waits{cause}: {record.wait.text}")
+    elif record.last_cause is not None:
         message = f": {record.last_message}" if record.last_message else "."
         lines.append(f"Last observed reason for the wait: {record.last_cause}{message}")
     lines += _stop_due(record, now)
@@ -79,10 +85,10 @@ def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
     )
 
 
-def _describe_open(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
+def _describe_open(record: Record, now: float, workers: Sequence[WorkerInfo], owner: str) -> list[str]:
     if record.settled is not None:
         is_due = record.exit_call is ExitCall.DUE
-        called = "will be called by another process" if is_due else f"is running on {_owner(record, workers)}"
+        called = "will be called by another process" if is_due else f"is running on {owner}"
         return [f"The flow of attempt {record.attempt} has ended as {record.settled}; its on_exit {called}."]
     match record.state:
         case State.QUEUED:
@@ -92,18 +98,16 @@ def _describe_open(record: Record, now: float, workers: Sequence[WorkerInfo]) ->
             when = f"in {format_duration(due)}" if due > 0 else "now"
             return [f"Attempt {record.attempt} is due {when}; {_retries(record)}."]
         case State.CANCELLING:
-            return [f"A cancel was requested; {_owner(record, workers)} is ending it."]
+            return [f"A cancel was requested; {owner} is ending it."]
         case State.RUNNING:
             since = "" if record.started_at is None else f" for {format_duration(now - record.started_at)}"
-            return [f"Attempt {record.attempt} runs{since} on {_owner(record, workers)}."]
+            return [f"Attempt {record.attempt} runs{since} on {owner}."]
         case State.CLAIMED:
-            return [f"Claimed by {_owner(record, workers)}, which will create its infrastructure next."]
+            return [f"Claimed by {owner}, which will create its infrastructure next."]
         case State.PROVISIONING:
-            return [f"{_owner(record, workers)} is creating its infrastructure."]
+            return [f"{owner} is creating its infrastructure."]
         case _:
-            return [
-                f"Its infrastructure exists, watched by {_owner(record, workers)}; it has not started the flow yet."
-            ]
+            return [f"Its infrastructure exists, watched by {owner}; it has not started the flow yet."]
 
 
 def _queued(record: Record, now: float, workers: Sequence[WorkerInfo]) -> list[str]:
@@ -177,6 +181,8 @@ def _describe_end(record: Record) -> list[str]:
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
         lines.append(f"Its on_exit: {record.exit_call}.")
+    if outcome.report:
+        lines += ["Crash report:", *(f"  {line}" for line in outcome.report.splitlines())]
     return lines + _leftovers(record)
 
 
@@ -196,11 +202,16 @@ def _leftovers(record: Record) -> list[str]:
     return lines
 
 
-def _owner(record: Record, workers: Sequence[WorkerInfo]) -> str:
+def _owner(record: Record, workers: Sequence[WorkerInfo], holders: Mapping[str, str]) -> str:
+    owner = holders.get(record.owner, "") if owned_by_shard(record) else record.owner
     for worker in workers:
-        if worker.id == record.owner:
+        if worker.id == owner:
             return f"worker {worker.id} (process {worker.pid} on {worker.host})"
-    return f"{record.owner} (not among the live workers)" if record.owner else "nobody"
+    if owner:
+        return f"worker {owner} (not among the live workers)"
+    if not record.owner:
+        return "nobody"
+    return f"nobody (no live worker holds shard {record.owner}: start one, as `{command_for(record.spec.route)}`)"
 
 
 def _retries(record: Record) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import Refused
 from dispatcher.inspection.deadlocks import find_deadlock
 from dispatcher.inspection.explain import explain
+from dispatcher.inspection.holders import shard_holders
+from dispatcher.inspection.waiting import why_waiting
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs import indexes
+from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.runs.states import State
 from dispatcher.runs.transitions import tick
@@ -45,6 +49,19 @@ def queues(records: Records) -> list[QueueInfo]:
     ]
 
 
+def waits(records: Records, runs: Sequence[Record], now: float) -> dict[str, str]:
+    """Return why runs wait, by id, in a few words; empty for one that doesn't. Reads the live workers if one is queued.
+
+    Args:
+        records: the workers.
+        runs: the runs, as read.
+        now: the server's clock, in seconds since the epoch.
+    """
+    queued = any(record.state is State.QUEUED for record in runs)
+    workers = records.workers.live() if queued else None
+    return {record.id: why_waiting(record, now=now, workers=workers) for record in runs}
+
+
 def explained(records: Records, run_id: str) -> list[str]:
     """Return sentences about a run. Where no worker lives, apply a ``start_within`` that is over first.
 
@@ -63,4 +80,12 @@ def explained(records: Records, run_id: str) -> list[str]:
     known_queues, deadlock = records.queues.known(), None
     if record.state is State.QUEUED:
         deadlock = find_deadlock(records, record.spec.route, serving(record.spec.route, workers))
-    return explain(record, now=now, workers=workers, queues=known_queues, depth=depth, deadlock=deadlock)
+    return explain(
+        record,
+        now=now,
+        workers=workers,
+        queues=known_queues,
+        depth=depth,
+        deadlock=deadlock,
+        holders=shard_holders(records, [record]),
+    )

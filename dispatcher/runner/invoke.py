@@ -14,6 +14,7 @@ from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import (
     INTERRUPTS,
     CancelInterrupt,
+    EngineError,
     ExecutorUnavailable,
     InvalidInput,
     MissingExtra,
@@ -122,11 +123,18 @@ def failure(error: BaseException, cause: Cause, *, log_tail: Sequence[str] = (),
         )
     return Outcome(
         cause=cause,
-        reason=error.reason if isinstance(error, Permanent) and not users else type(error).__qualname__,
+        reason=type(error).__qualname__ if users else _reason(error),
         message=message_of(error),
         traceback=trace_of(error) if users else _trace(error),
         log_tail=tuple(log_tail),
     )
+
+
+def _reason(error: BaseException) -> str:
+    """Return the word for an error: its type, unless that is one by which the engine decides."""
+    if isinstance(error, EngineError):
+        return error.reason if isinstance(error, Permanent) else ""
+    return type(error).__qualname__
 
 
 def _trace(error: BaseException) -> str:

@@ -61,6 +61,7 @@ def end(
         due_at=None,
         unknown_since=None,
         paused_since=None,
+        wait=None,
         times=times or record.times,
         leftovers=(*record.leftovers, *_infrastructure(record, now)),
     )

@@ -20,6 +20,7 @@ class EventKind(StrEnum):
     CLAIMED = "claimed"  #: a worker took it
     PROVISIONING = "provisioning"  #: the request for infrastructure is stored
     PENDING = "pending"  #: the infrastructure was created
+    WAITING = "waiting"  #: why it waits has changed
     STARTED = "started"  #: the runner claimed the attempt (``on_start``)
     RELEASED = "released"  #: a claim was given back before anything ran
     CANCELLING = "cancelling"  #: a cancel was requested
@@ -34,7 +35,8 @@ class Event:
     """A fact of a run's lifecycle.
 
     ``time`` is in seconds since the epoch by the server's clock. ``state`` is the run's state after it. ``data`` holds
-    JSON values: ``owner`` when claimed; ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final``
+    JSON values: ``owner`` when claimed; ``cause``, ``reason`` and ``message`` when waiting, none of them
+    once nothing holds it any more; ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final``
     (True if the run ended with this attempt) when exited; and the ``due`` time if another attempt follows. ``name`` is
     the kind's word if it is one of another release, else empty.
     """
@@ -51,8 +53,12 @@ class Event:
 
     @property
     def id(self) -> str:
-        """A deterministic id, by which a subscriber can deduplicate: ``run:attempt:kind``."""
-        return f"{self.run_id}:{self.attempt}:{self.name or self.kind}"
+        """A deterministic id, by which a subscriber can deduplicate: ``run:attempt:kind``.
+
+        An attempt may wait for several reasons, one after the other: then the time is a part of it.
+        """
+        kind = f"{self.run_id}:{self.attempt}:{self.name or self.kind}"
+        return f"{kind}:{self.time:.6f}" if self.kind is EventKind.WAITING else kind
 
     @property
     def final(self) -> bool:

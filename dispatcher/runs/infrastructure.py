@@ -12,7 +12,8 @@ from typing import Any
 from dispatcher.runs.change import Change, event
 from dispatcher.runs.events import EventKind
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import HELD, UNSTARTED, Cause
+from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
+from dispatcher.runs.wait import Wait
 
 #: The moments in :attr:`~dispatcher.runs.record.Record.times`, in the order in which they happen.
 MOMENTS = ("created", "scheduled", "pulled", "started", "finished", "torn down")
@@ -72,7 +73,7 @@ def observe(
 
 
 def observe_start(
-    record: Record, now: float, *, reason: str, message: str, cause: Cause | None = None, **observed: Any
+    record: Record, now: float, *, reason: str = "", message: str = "", cause: Cause | None = None, **observed: Any
 ) -> Change | None:
     """Note what was observed of infrastructure that may not have started the flow yet, as :func:`observe` does.
 
@@ -95,6 +96,38 @@ def observe_start(
         return observe(record, now, cause=cause, message=text, **observed)
     after = record.but(last_cause=cause, last_message=text[:LONGEST_MESSAGE])
     return Change(before=record, after=after).then(observe(after, now, cause=cause, message=text, **observed))
+
+
+def note(record: Record, now: float, *, wait: Wait | None, **observed: Any) -> Change | None:
+    """Note in one step what :func:`observe_start` and :func:`note_wait` do."""
+    observation = observe_start(record, now, **observed)
+    waiting = note_wait(record if observation is None else observation.after, now, wait=wait)
+    return waiting if observation is None else observation.then(waiting)
+
+
+def note_wait(record: Record, now: float, *, wait: Wait | None) -> Change | None:
+    """Note why a run that hasn't started waits, with an event if it is another reason than before.
+
+    Nothing is written while the reason stays, however often it is observed.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        wait: what was observed; None: nothing holds it any more.
+    """
+    if record.foreign or record.state not in UNSTARTED:
+        return None
+    if wait is None:
+        after = record.but(wait=None)
+        events = (event(after, EventKind.WAITING, now),)
+        return None if record.wait is None else Change(before=record, after=after, events=events)
+    wait = replace(wait, at=now)
+    if not wait.is_news(record.wait):
+        return None
+    after = record.but(wait=wait.after(record.wait))
+    if record.wait is not None and wait.key == record.wait.key:
+        return Change(before=record, after=after)
+    return Change(before=record, after=after, events=(event(after, EventKind.WAITING, now, **wait.facts),))
 
 
 def torn_down(record: Record, now: float, *, attempt: int, times: Mapping[str, float] | None = None) -> Change | None:
@@ -130,6 +163,25 @@ def last_lines(record: Record, now: float, *, attempt: int, lines: Sequence[str]
     if not record.terminal or record.attempt != attempt or outcome is None or outcome.log_tail or not lines:
         return None
     return Change(before=record, after=record.but(outcome=replace(outcome, log_tail=tuple(lines))))
+
+
+def crash_report(record: Record, now: float, *, attempt: int, text: str, lines: Sequence[str] = ()) -> Change | None:
+    """Add what the infrastructure told of the crash, and the last log lines where there are none yet."""
+    outcome = record.outcome
+    if not awaits_report(record, attempt) or outcome is None or not text:
+        return None
+    reported = replace(outcome, report=text, log_tail=outcome.log_tail or tuple(lines))
+    return Change(before=record, after=record.but(outcome=reported))
+
+
+def awaits_report(record: Record, attempt: int) -> bool:
+    """Return True if a run ended with the crash of this attempt, and there is no report of it yet."""
+    return (
+        record.state is State.CRASHED
+        and record.attempt == attempt
+        and record.outcome is not None
+        and not record.outcome.report
+    )
 
 
 def is_open(record: Record, attempt: int) -> bool:

@@ -39,6 +39,7 @@ class Outcome:
     exit_code: int | None = None
     traceback: str = ""
     log_tail: tuple[str, ...] = ()
+    report: str = ""  #: what the infrastructure still told after a crash, in several lines
     result: Value | None = None
     exception: Value | None = None
     others: Mapping[str, Any] = field(default_factory=dict, hash=False)  #: fields of another release, unchanged
@@ -79,6 +80,7 @@ class Outcome:
             exit_code=None if code is None else parsed.whole("exit_code", least=-HIGHEST),
             traceback=parsed.text("traceback", ""),
             log_tail=parsed.texts("log_tail", ()),
+            report=parsed.text("report", ""),
             result=None if parsed.data.get("result") is None else Value.from_json(parsed.get("result")),
             exception=None if parsed.data.get("exception") is None else Value.from_json(parsed.get("exception")),
             others=parsed.but(name for name in _OWN_FIELDS if name != "cause" or not foreign_cause),

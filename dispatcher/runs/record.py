@@ -16,6 +16,7 @@ from dispatcher.errors import Malformed
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.spec import Spec, Unreadable, unreadable
 from dispatcher.runs.states import TERMINAL, Cause, State
+from dispatcher.runs.wait import Wait
 from dispatcher.support.parsing import (
     Fields,
     decoded,
@@ -61,6 +62,7 @@ class Record:
     unknown_since: float | None = None  #: since when the infrastructure can't be observed
     last_cause: Cause | None = None  #: why it waits, or, once it runs, why it is being ended
     last_message: str = ""  #: the message that came with it
+    wait: Wait | None = None  #: why it waits now, for people to see
     paused: float = 0.0  #: seconds that a quota queue held it, until ``paused_since``
     paused_since: float | None = None  #: since when a quota queue holds it
     times: Mapping[str, Mapping[str, float]] | None = None  #: attempt → moment of its infrastructure → time
@@ -226,7 +228,7 @@ def _dump(value: Any) -> bytes | str:
             return value
         case None:
             return ""
-        case Outcome():
+        case Outcome() | Wait():
             return json.dumps(value.to_json())
         case Mapping() | tuple():
             return json.dumps(value)
@@ -322,6 +324,7 @@ _LOADERS: Mapping[str, Callable[[bytes], Any]] = {
     "leftovers": _leftovers,
     "spec_bytes": bytes,
     "state": _word(State, "record: state"),
+    "wait": _optional(lambda raw: Wait.from_json(read_json(raw, "wait"))),
     "exit_call": _word(ExitCall, "record: exit_call"),
     "last_cause": _optional(_word(Cause, "record: last_cause")),
     "outcome": _optional(lambda raw: Outcome.from_json(read_json(raw, "outcome"))),

@@ -85,7 +85,7 @@ def created(record: Record, now: float, *, epoch: int, handle: Mapping[str, Any]
     _fence(record, epoch)
     if record.handle is not None:
         return None
-    after = record.but(handle=handle, owner=owner or record.owner)
+    after = record.but(handle=handle, owner=owner or record.owner, wait=None)  # its creation waits no more
     if record.state is not State.PROVISIONING:
         return Change(before=record, after=after)
     after, events = _walk(after, now, State.PENDING)
@@ -105,8 +105,9 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: 
         raise Refused(f"attempt {attempt} of run {record.id} is closed: it is {record.state}, attempt {record.attempt}")
     at = at if at is not None and record.queued_at <= at <= now else now
     claimed = record.but(
-        holder=holder, started_at=at, last_cause=None, last_message="", paused=record.paused_at(at), paused_since=None
-    )
+        holder=holder, started_at=at, last_cause=None, last_message="", wait=None, paused=record.paused_at(at),
+        paused_since=None,
+    )  # fmt: skip
     started = (event(claimed, EventKind.STARTED, at, owner=record.owner),)
     after, events = (claimed, started) if cancelled else _walk(claimed, at, State.RUNNING)
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)

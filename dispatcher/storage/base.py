@@ -143,6 +143,11 @@ class Storage(ABC):
         """Return the JSON object that :func:`from_json` reads, without ``flows``."""
         return {"type": type(self).__name__, **{name: getattr(self, name) for name in self.added}}
 
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Storage:
+        """See :func:`from_json`."""
+        return from_json(data)
+
     def __eq__(self, other: object) -> bool:
         return self.to_json() == other.to_json() if type(other) is type(self) else NotImplemented
 

@@ -73,7 +73,10 @@ class LocalStorage(Storage):
             raise InvalidInput(f"LocalStorage: a location is '<file>#<SHA-256>' as add_flow gave it, got {location!r}")
         data = _bytes_of(Path(self.directory, file))
         if hashlib.sha256(data).hexdigest() != digest:
-            raise SealBroken(f"LocalStorage: {Path(self.directory, file)} was changed: its SHA-256 isn't {digest}")
+            raise SealBroken(
+                f"LocalStorage: {Path(self.directory, file)} was changed since it was submitted (its SHA-256 isn't "
+                f"{digest}), and isn't opened: submit the flow again, which writes its file anew"
+            )
         return data
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 
+from dispatcher.errors import EngineError
 from dispatcher.support.escaping import encodable
 from dispatcher.support.own_packages import PACKAGES, ROOT
 
@@ -29,6 +30,22 @@ def message_of(error: BaseException) -> str:
     except BaseException:  # __str__ may raise anything
         text = ""
     return encodable(text if len(text) <= 2000 else f"{text[:2000]}…")
+
+
+def described(error: BaseException) -> str:
+    """Return an error as people read it: its type and its message.
+
+    The type of an error by which the engine decides is our own word for "try again", and left out.
+    """
+    message, name = message_of(error), type(error).__name__
+    if isinstance(error, EngineError):
+        return message or "no reason was given"
+    return f"{name}: {message}" if message else name
+
+
+def is_defect(error: BaseException) -> bool:
+    """Return True if the traceback of an error helps: the engine foresees its own errors."""
+    return not isinstance(error, EngineError)
 
 
 def _strip(report: traceback.TracebackException | None, visited: set[int]) -> None:

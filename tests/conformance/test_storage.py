@@ -285,6 +285,16 @@ def test_not_connected_it_names_the_remedy() -> None:
 # -- LocalStorage
 
 
+def test_a_file_that_was_changed_says_so_with_the_remedy(tmp_path: Path) -> None:
+    storage = LocalStorage(str(tmp_path))
+    location = storage.add_flow(here)
+    file = tmp_path / location.partition("#")[0]
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(SealBroken, match=r"\.flow was changed since it was submitted .*: submit the flow again"):
+        storage.get_flow(location)
+    assert storage.get_flow(storage.add_flow(here))
+
+
 def test_a_file_is_named_after_flow_and_digest(tmp_path: Path) -> None:
     storage = LocalStorage(str(tmp_path))
     location = storage.add_flow(flow(name="../etc/pass wd")(here.fn))

@@ -27,6 +27,7 @@ from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
+from dispatcher.runs.wait import Wait
 from dispatcher.support.ids import new_id
 from tests.integration.test_cli import Shell
 from tests.integration.workers import KEYS, Worker
@@ -133,14 +134,17 @@ _NONE = Value(codec="json", inline="{}")
 _RESULT = Value(codec="json", inline=SAID, digest=hashlib.sha256(SAID.encode()).hexdigest(), size=len(SAID))
 _ENDED = {"ended_at": time.time(), "started_at": time.time()}
 _BAD = Outcome(cause=Cause.USER_ERROR, reason=WORDS, message=WORDS, exit_code=3, traceback=f"Traceback:\n  {WORDS}",
-               log_tail=(WORDS,))  # fmt: skip
+               log_tail=(WORDS,), report=f"{WORDS}\n{WORDS}")  # fmt: skip
+_BODY = {"namespace": WORDS, "container": "flow", "job": {"metadata": {"name": WORDS}, "spec": {"template": {"spec": {
+    "containers": [{"name": "flow", "image": WORDS, "resources": {"limits": {WORDS: WORDS}}}]}}}}}  # fmt: skip
 
 #: Runs by what they show.
 RUNS: Mapping[str, Mapping[str, Any]] = {
     "waits": {},
     "waits for a label": {"labels": ["$(id)"]},
     "runs": {"state": State.RUNNING, "owner": NAMES, "started_at": 1.0},
-    "pulls": {"state": State.PENDING, "owner": "w1", "last_cause": Cause.IMAGE_PULL, "last_message": WORDS},
+    "pulls": {"state": State.PENDING, "owner": "w1", "last_cause": Cause.IMAGE_PULL, "last_message": WORDS,
+              "wait": Wait.of(Cause.IMAGE_PULL, WORDS, WORDS), "request": {"shard": "w1", "epoch": 1, "body": _BODY}},
     "failed": {"state": State.FAILED, "outcome": _BAD, **_ENDED},
     "crashed": {"state": State.CRASHED, "outcome": replace(_BAD, cause=Cause.KILLED, traceback=""), **_ENDED,
                 "leftovers": ({"attempt": 1, "pending": WORDS, "request": None, "handle": None},)},
@@ -187,6 +191,14 @@ def _shown(*arguments: str) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_request_of_a_run(forger: Forger, name: str) -> None:
+    """Anybody may have written it: it may be none that its backend can print."""
+    run_id = forger.run(**RUNS[name])
+    assert "FORGED" in _shown("show", run_id, "--request")
+    _shown("show", run_id, "--request", "--json")
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -311,6 +311,14 @@ class TestNobodyThere:
         ):
             run.result(timeout=5.3)
 
+    @pytest.mark.filterwarnings("ignore:No live worker")
+    def test_many_that_have_not_ended_say_why_the_first_waits(self, client: Dispatcher) -> None:
+        runs = client.map(add, [{"a": 1}, {"a": 2}])
+        with pytest.raises(
+            NotFinished, match=rf"2 of 2 runs .*; run {runs[0].id} of flow 'add': it is QUEUED. No live"
+        ):
+            list(client.as_completed(runs, timeout=0.1))
+
     @pytest.mark.filterwarnings("ignore:run .* waits")
     def test_start_within_is_kept_by_who_waits(self, client: Dispatcher) -> None:
         run = client.submit(add, {"a": 1}, start_within=0.5)

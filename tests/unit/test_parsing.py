@@ -28,6 +28,7 @@ from dispatcher.runs.routing import Offer, Route
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
+from dispatcher.runs.wait import Wait
 from dispatcher.support.ids import is_run_id
 from dispatcher.support.parsing import DEEPEST, HIGHEST, bounded, number_of, read_json, whole_of
 from workers.transport import control_message, doorbell
@@ -85,6 +86,7 @@ RECORD = Record(
     handle={"uid": "u"},
     leftovers=(LEFT,),
     last_cause=Cause.QUOTA,
+    wait=Wait(cause=Cause.QUOTA, reason="FailedCreate", message="m", at=3.0, noted=("quota/FailedCreate",)),
     times={"1": {"created": 3.0}},
     outcome=OUTCOME,
     exit_call=ExitCall.RAISED,

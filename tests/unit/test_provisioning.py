@@ -65,6 +65,16 @@ def test_a_request_that_the_worker_does_not_allow_ends_the_attempt(records: Reco
     assert record.outcome.message == "this worker doesn't serve that namespace"
 
 
+def test_a_request_that_no_backend_may_ask_to_try_again_ends_the_attempt_in_its_own_words(records: Records) -> None:
+    class Hesitant(CountingBackend):
+        def prepare(self, attempt: Attempt) -> Request:
+            raise Transient("the registry is away", cause=Cause.IMAGE_PULL)
+
+    outcome = provisioner(records, Hesitant()).provision("run1").outcome
+    assert outcome is not None
+    assert (outcome.cause, outcome.reason, outcome.message) == (Cause.IMAGE_PULL, "", "the registry is away")
+
+
 def test_claim_and_intent_are_one_step(records: Records) -> None:
     """Nobody ever reads a claim without the request; both have their events all the same."""
     record = provisioner(records, CountingBackend()).provision("run1")
@@ -115,6 +125,8 @@ def test_the_cause_for_which_it_waits_is_noted(records: Records) -> None:
     assert (record.state, record.last_cause) == (State.PROVISIONING, Cause.QUOTA)
     assert record.request is not None
     assert record.owner == record.request["shard"]
+    assert record.wait is not None
+    assert (record.wait.cause, record.wait.message) == (Cause.QUOTA, record.last_message)
 
 
 def test_a_process_makes_each_backend_once() -> None:

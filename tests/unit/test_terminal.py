@@ -17,6 +17,8 @@ from dispatcher.cli import terminal
 from dispatcher.cli.terminal import Painted
 from dispatcher.cli.views import LiveView
 from dispatcher.records.logs import Line
+from dispatcher.runs.events import Event, EventKind
+from dispatcher.runs.states import State
 from dispatcher.support.escaping import encodable, escaped, escaped_lines
 from tests.steering import STEERING, steers
 
@@ -93,6 +95,37 @@ class TestTerminal:
         assert "[b]said[/b]" in shown
         assert "\x1b]0" not in shown
         assert "\\x1b]0;title" in shown
+        assert not steers(shown.replace("\x1b", "").replace("\r", "")), "its own steps and colours apart"
+
+    def test_a_live_view_shows_why_a_queued_run_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = _Terminal(monkeypatch)
+        view = LiveView()
+        view.begin("run r1")
+        view.waiting("no live worker serves backend 'kubernetes'")
+        view.tick()
+        view.close()
+        assert "no live worker serves backend 'kubernetes'" in screen.getvalue()
+
+    def test_the_last_line_of_a_live_view_stays_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = _Terminal(monkeypatch)
+        monkeypatch.setenv("COLUMNS", "80")
+        view = LiveView()
+        view.begin("run r1")
+        view.waiting("no node has room " * 100)
+        view.tick()
+        view.close()
+        assert 0 < screen.getvalue().count("no node has room") < 5
+
+    def test_a_live_view_shows_why_a_run_waits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        screen = _Terminal(monkeypatch)
+        view = LiveView()
+        view.begin("run r1")
+        facts = {"reason": "ErrImagePull", "message": f"no such image {HOSTILE}"}
+        for kind, data in ((EventKind.PENDING, {}), (EventKind.WAITING, facts)):
+            view.event(Event(run_id="r1", attempt=1, kind=kind, state=State.PENDING, time=1.0, data=data))
+        view.close()
+        shown = screen.getvalue()
+        assert "pending  ErrImagePull: no such image" in shown
         assert not steers(shown.replace("\x1b", "").replace("\r", "")), "its own steps and colours apart"
 
 

@@ -134,7 +134,12 @@ class TestSentences:
 @pytest.mark.parametrize("state", [State.FAILED, State.CRASHED, State.TIMED_OUT, State.CANCELLED])
 def test_an_error_that_python_prints_steers_nothing(state: State) -> None:
     outcome = Outcome(
-        cause=Cause.KILLED, reason=HOSTILE, message=FORGED, traceback=f"Traceback …\n  {FORGED}\n", log_tail=(FORGED,)
+        cause=Cause.KILLED,
+        reason=HOSTILE,
+        message=FORGED,
+        traceback=f"Traceback …\n  {FORGED}\n",
+        log_tail=(FORGED,),
+        report=FORGED,
     )
     error = error_of(cast(Any, None), _record(state=state, outcome=outcome))
     assert isinstance(error, RunError)

@@ -18,6 +18,7 @@ from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import wants_fresh_process
 from dispatcher.runs.states import State
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.tracebacks import described
 from workers.execution import on_exit
 from workers.pool.pool_process import TaskContext
 from workers.refusal import refusal
@@ -60,7 +61,7 @@ def _guarded(run_id: str, run: Callable[[], Record]) -> str:
         logger.warning("Run %s can't be started now (%s); its doorbell will be rung again", run_id, error)
         return NOTHING
     except Exception as error:
-        logger.exception("Run %s: %s: %s; this process ends", run_id, type(error).__name__, error)
+        logger.exception("Run %s: %s; this process ends", run_id, described(error))
         os._exit(os.EX_SOFTWARE)  # the parent records the death, and starts a sound process
 
 

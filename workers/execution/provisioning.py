@@ -29,12 +29,13 @@ from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.wait import Wait
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
 from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
-from dispatcher.support.tracebacks import message_of
+from dispatcher.support.tracebacks import described, message_of
 from workers.attempt_users import AttemptUsers
 from workers.refusal import refusal
 from workers.updates import try_update
@@ -217,9 +218,8 @@ class Provisioner:
         if isinstance(answer, Permanent):
             step = self._end(record, answer)
         elif isinstance(answer, Exception):
-            cause = answer.cause if isinstance(answer, Transient) else None
-            if cause is not None and cause is not record.last_cause:
-                self._note_cause(record.id, cause, str(answer), lease)
+            if isinstance(answer, Transient) and (answer.cause is not None or lease is not None):  # else a first try
+                self._note_wait(record, answer, lease)
             step = partial(transitions.adopt, owner=request["shard"])  # its supervisor will send the request again
         else:
             placed = {**answer, "shard": request["shard"]}
@@ -230,10 +230,12 @@ class Provisioner:
         failpoint("provision.stored", record.id)
         return record
 
-    def _note_cause(self, run_id: str, cause: Cause, message: str, lease: Lease | None) -> None:
-        """Note what a run waits for: the cause with which ``start_within`` would end it."""
-        step = partial(infrastructure.observe, visible=True, cause=cause, message=message)
-        try_update(self.records.runs.update, run_id, step, lease=lease)
+    def _note_wait(self, record: Record, error: Transient, lease: Lease | None) -> None:
+        """Note what a run waits for; with a cause, it is the one with which ``start_within`` would end the run."""
+        wait = Wait.of(error.cause, "", str(error))
+        step = partial(infrastructure.note, wait=wait, visible=True, cause=error.cause, message=str(error))
+        if step(record, time.time()) is not None:
+            try_update(self.records.runs.update, record.id, step, lease=lease)
 
     def _end(self, record: Record, error: Permanent) -> Transition:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
@@ -272,6 +274,8 @@ def as_permanent(error: Exception, record: Record, call: str, owner: str) -> Per
     """
     if isinstance(error, Permanent):
         return error
+    if isinstance(error, Transient):  # of a method that may not ask for another try
+        return Permanent(described(error), cause=error.cause or Cause.CONFIG_ERROR)
     name, kind = record.spec.route.backend, type(error).__name__
     text = f"{call} of backend {name} raised {kind}: {message_of(error)}"
     if isinstance(error, DispatcherError):

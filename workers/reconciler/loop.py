@@ -12,6 +12,7 @@ from dispatcher.errors import ServerUnavailable
 from dispatcher.records.base import Records
 from dispatcher.runs.routing import Route
 from dispatcher.settings import TimingSettings
+from dispatcher.support.tracebacks import described, is_defect
 from workers.reconciler.dead_workers import DeadWorkers
 from workers.reconciler.due_times import DueTimes
 from workers.reconciler.lost_doorbells import LostDoorbells
@@ -93,7 +94,7 @@ class Reconciler:
             except ServerUnavailable as error:
                 self._failed[sweep.name] = error
             except Exception as error:
-                logger.exception("Sweep of %s failed: %s: %s", sweep.name, type(error).__name__, error)
+                logger.error("Sweep of %s failed: %s", sweep.name, described(error), exc_info=is_defect(error))
             self._due[sweep.name] = time.monotonic() + sweep.every * random.uniform(1 - JITTER, 1)
         if self._failed:
             raise next(iter(self._failed.values()))

@@ -9,9 +9,11 @@ from backends.base import Observation, Phase
 from dispatcher.errors import PreemptInterrupt
 from dispatcher.records.runs import Transition
 from dispatcher.runs import infrastructure
+from dispatcher.runs.change import Change
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
+from dispatcher.runs.wait import Wait
 
 #: Phases in which nothing of an attempt runs any more.
 OVER = frozenset({Phase.ENDED, Phase.GONE})
@@ -60,10 +62,17 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
     stopped = observation.paused or observation.suspended
     if stopped and record.state is State.RUNNING:  # preempted by a quota queue or a person: the runner was told to stop
         return Judgement(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), delete=True)
+    return Judgement(step=partial(_note, observation=observation))
+
+
+def _note(record: Record, now: float, *, observation: Observation) -> Change | None:
+    """Note what was observed of infrastructure that hasn't ended."""
     stale = observation.phase is Phase.WAITING and record.state is State.RUNNING  # older than the runner's report
     hidden = observation.cause is Cause.KILLED  # a deletion hides its reason, and may be our own
-    step = partial(
-        infrastructure.observe_start,
+    return infrastructure.note(
+        record,
+        now,
+        wait=None if hidden else _wait(observation),
         visible=True,
         cause=None if stale or hidden else observation.cause,
         reason="" if stale or hidden or observation.paused else observation.reason,
@@ -71,7 +80,13 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
         paused=observation.paused,
         times=observation.times,
     )
-    return Judgement(step=step)
+
+
+def _wait(observation: Observation) -> Wait | None:
+    """Return why an attempt waits; None where nothing holds it: a word such as ContainerCreating is no reason."""
+    if observation.cause is None and not observation.message and not observation.paused:
+        return None
+    return Wait.of(observation.cause, observation.reason, observation.message)
 
 
 def explained(

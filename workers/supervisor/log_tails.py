@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from backends.base import Backend, Handle, InitLogged, Logged
-from dispatcher.errors import ServerUnavailable
+from dispatcher.errors import Malformed, ServerUnavailable
 from dispatcher.logs.last_lines import stored_last_lines
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
-from dispatcher.records.logs import Line
+from dispatcher.records.logs import GAP, Line
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
 from workers.supervisor.request_threads import RequestThreads
@@ -31,6 +31,9 @@ OUTCOME_LINES = 20
 
 #: Lines of the infrastructure that are added to a run's log.
 LOG_LINES = 200
+
+#: Most characters of the note in a log whose last lines can't be read.
+LONGEST_NOTE = 500
 
 #: Requests for logs at once.
 THREADS = 8
@@ -72,7 +75,9 @@ class LogTails:
             record = self._requested.pop(key)
             lease = shards.lease(record.owner)
             if isinstance(lines, Exception):
-                logger.info("Run %s: can't read its last log lines: %s", record.id, lines)
+                logger.info("Run %s: its last log lines can't be read: %s", record.id, lines)
+                if lease is not None:
+                    self._note(record, lines)
             elif lines and lease is not None:
                 try:
                     try_update(self._store, record, lines, lease)
@@ -83,9 +88,19 @@ class LogTails:
                         "Run %s: can't store its last log lines: %s: %s", record.id, type(error).__name__, error
                     )
 
+    def _note(self, record: Record, error: Exception) -> None:
+        """Say in the run's log why its last lines are missing: no words of the flow's."""
+        _, now = self._records.runs.get(record.id)
+        text = f"the last lines can't be read: {' '.join(str(error).split())}"[:LONGEST_NOTE]
+        note = Line(attempt=record.attempt, number=1, time=now, stream=GAP, text=text)
+        try:
+            self._records.logs.append(record.id, [note])
+        except Malformed as problem:
+            logger.info("Run %s: can't note that in its log: %s", record.id, problem)
+
     def _store(self, record: Record, lines: Sequence[LastLine], lease: Lease) -> Record:
         _, now = self._records.runs.get(record.id)
-        self._records.logs.append(record.id, _lines(record, lines[-LOG_LINES:], now))
+        self._records.logs.append(record.id, lines_of(record, lines[-LOG_LINES:], now))
         texts = [text for _, text in lines[-OUTCOME_LINES:]]
         step = partial(infrastructure.last_lines, attempt=record.attempt, lines=texts)
         return self._records.runs.update(record.id, step, lease=lease)
@@ -103,7 +118,8 @@ def _read(backend: Logged, handle: Handle) -> list[LastLine]:
     return [(f"init/{name}", text) for name, texts in inits.items() for text in texts]
 
 
-def _lines(record: Record, lines: Sequence[LastLine], now: float) -> list[Line]:
+def lines_of(record: Record, lines: Sequence[LastLine], now: float) -> list[Line]:
+    """Return what was read from infrastructure as the first lines of an attempt's log."""
     return [
         Line(attempt=record.attempt, number=number, time=now, stream=stream, text=text)
         for number, (stream, text) in enumerate(lines, start=1)

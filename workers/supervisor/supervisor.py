@@ -28,6 +28,7 @@ from workers.supervisor.attempt_requests import AttemptRequests
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.change_feed import ChangeFeed
 from workers.supervisor.clock import ServerClock
+from workers.supervisor.crash_reports import CrashReports
 from workers.supervisor.heartbeats import Heartbeats
 from workers.supervisor.judgement import Judgement, judge, told_to_stop
 from workers.supervisor.log_tails import LogTails
@@ -85,8 +86,9 @@ class Supervisor:
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)
         leftovers = RecordCache(records, verifier.with_verified_leftovers)
         leftovers_writer = RecordWriter(records.runs, leftovers, shards, clock)
+        self._crash_reports = crash_reports = CrashReports(records, backend, wake)
         self._teardown = Teardown(
-            records, leftovers_writer, backend, observer, requests, is_needed=log_tails.is_pending
+            records, leftovers_writer, backend, observer, requests, crash_reports, is_needed=log_tails.is_pending
         )
         self._orphans = OrphanSweep(records, backend, requests, is_wanted=self._is_wanted, every=timing.orphan_tick)
         self._users = UserSweeps(provisioner.users, self.family, every=timing.orphan_tick)
@@ -152,6 +154,7 @@ class Supervisor:
         """Make no more requests, and release the shards."""
         self._requests.shutdown()
         self._log_tails.shutdown()
+        self._crash_reports.shutdown()
         self._unclaimed.shutdown()
         self._shards.release_all()
 
@@ -211,6 +214,7 @@ class Supervisor:
                 with self._isolation.run(record.id):
                     self._attempt_requests.create(record)
         self._log_tails.store(self._shards)
+        self._crash_reports.store(self._shards)
         self._teardown.work(now)
 
     def _act(self, record: Record, judgement: Judgement, observation: Observation) -> None:

@@ -19,6 +19,7 @@ from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import LogThrottle
 from workers.error_isolation import ErrorIsolation
 from workers.supervisor.backend_requests import BackendRequests
+from workers.supervisor.crash_reports import CrashReports
 from workers.supervisor.observer import Observer
 from workers.supervisor.record_writer import RecordWriter
 
@@ -48,6 +49,7 @@ class Teardown:
         backend: deletes.
         observer: of the backend.
         requests: made to the backend.
+        reports: reads what infrastructure tells of a crash before it is deleted.
         is_needed: whether an attempt's (run id, number) infrastructure is still needed.
     """
 
@@ -58,6 +60,7 @@ class Teardown:
         backend: Backend,
         observer: Observer,
         requests: BackendRequests,
+        reports: CrashReports,
         *,
         is_needed: Callable[[str, int], bool],
     ) -> None:
@@ -67,6 +70,7 @@ class Teardown:
         self._backend = backend
         self._observer = observer
         self._requests = requests
+        self._reports = reports
         self._is_needed = is_needed
         self._index = indexes.teardown(backend.name)
         self._throttle = LogThrottle(logger)
@@ -79,6 +83,7 @@ class Teardown:
         members = self._runs.members(self._index, limit=100_000)
         ours = [member for member in members if shard_of("", member[0]).rpartition("/")[2] in numbers]
         self._cache.refresh({self._index: ours})
+        self._reports.retain({record.id for record in self._cache})
         at = time.monotonic()
         self._lingering = {run_id: until for run_id, until in self._lingering.items() if until > at}
 
@@ -120,10 +125,13 @@ class Teardown:
             not self._requests.is_due(key)
             or self._writer.shards.lease(_shard(leftover)) is None
             or self._is_needed(record.id, attempt)
+            or self._reports.is_pending(record.id, attempt)
         ):
             return
         if self._is_about_to_end(leftover, now):
             self._lingering[record.id] = time.monotonic() + LINGER_POLL_INTERVAL
+            return
+        if self._reports.begin(record, leftover, _shard(leftover), now):
             return
         delete = partial(self._delete, record.id, leftover)
         self._requests.submit(key, delete, partial(self._handle_answer, record.id, attempt), pause=RETRY_INTERVAL)

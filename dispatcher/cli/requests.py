@@ -1,0 +1,45 @@
+"""The request of a run's current attempt to its backend, as ``show`` prints it: a summary, or all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dispatcher import registry
+from dispatcher.errors import DispatcherError
+
+if TYPE_CHECKING:
+    from dispatcher.runs.record import Record
+    from dispatcher.settings import Settings
+
+
+def summary(record: Record) -> dict[str, str]:
+    """Return the facts of the request by name; none if there is no request, or its backend isn't installed here."""
+    body = _body(record)
+    if body is None:
+        return {}
+    try:
+        return dict(registry.backend(record.spec.route.backend).summary(body))
+    except DispatcherError:
+        return {}
+
+
+def rendered(record: Record, settings: Settings) -> str:
+    """Return the whole request as its backend prints it, or as JSON; empty if there is none."""
+    body = _body(record)
+    if body is None:
+        return ""
+    try:
+        return registry.backend(record.spec.route.backend)(settings).rendered(body).rstrip()
+    except (
+        DispatcherError,
+        LookupError,
+        TypeError,
+    ):  # its backend isn't installed here, or no worker wrote the request
+        return json.dumps(body, indent=2)
+
+
+def _body(record: Record) -> Mapping[str, Any] | None:
+    body = (record.request or {}).get("body")
+    return body if isinstance(body, Mapping) else None

@@ -1,0 +1,59 @@
+"""Say in a few words why a run waits. Pure.
+
+For a table's column, a status line and the messages of errors. :mod:`dispatcher.inspection.explain` says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dispatcher.records.workers import WorkerInfo, serving
+from dispatcher.runs.record import Record
+from dispatcher.runs.routing import Route, listed
+from dispatcher.runs.states import UNSTARTED, State
+from dispatcher.support.durations import format_duration
+from dispatcher.support.escaping import counted, escaped
+
+
+def why_waiting(record: Record, *, now: float, workers: Sequence[WorkerInfo] | None = None) -> str:
+    """Return the reason for which a run waits, in one line, terminal control characters escaped; empty if it doesn't.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        workers: the live ones; None if they aren't known, which leaves out what a queued run waits for.
+    """
+    if record.terminal or record.foreign or record.settled is not None:
+        return ""
+    return escaped(_reason(record, now, workers))
+
+
+def _reason(record: Record, now: float, workers: Sequence[WorkerInfo] | None) -> str:
+    if record.unknown_since is not None:
+        return f"out of sight for {format_duration(now - record.unknown_since)}"
+    if record.state is State.AWAITING_RETRY:
+        left = (record.due_at or now) - now
+        return f"attempt {record.attempt} is due {f'in {format_duration(left)}' if left > 0 else 'now'}"
+    if record.state not in UNSTARTED:
+        return ""
+    if record.state is State.QUEUED:
+        return "" if workers is None else _queued(record, workers)
+    if record.wait is None:
+        return "held by a quota queue" if record.paused_since is not None else ""
+    return record.wait.text
+
+
+def _queued(record: Record, workers: Sequence[WorkerInfo]) -> str:
+    route = record.spec.route
+    serve = serving(route, workers)
+    if not serve:
+        return f"no live worker serves {_described(route)}"
+    knowing = [worker for worker in serve if set(record.spec.requires) <= set(map(str, worker.data.get("knows", ())))]
+    if not knowing:
+        return f"no live worker that serves {_described(route)} knows {', '.join(record.spec.requires)}"
+    slots = sum(worker.concurrency for worker in knowing)
+    return f"waits for a slot: {counted(len(knowing), 'worker')} with {counted(slots, 'slot')}"
+
+
+def _described(route: Route) -> str:
+    return f"backend {route.backend!r} {f'with labels {listed(route.labels)}' if route.labels else 'without labels'}"
