@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-_JSON = ("[", "{", '"')
+import re
+
+#: A word. Others are written in JSON: a URL here was meant for another variable, and may hold a password.
+_WORD = re.compile(r"(?!.*://)[\w.:/=+-]+")
 
 
 def split(text: str) -> list[str]:
-    """Return the words of a comma-separated list; none if the text is JSON, or a word is empty or contains a space."""
-    if text.lstrip().startswith(_JSON):
-        return []
+    """Return the words of a comma-separated list; none if one of them is empty, or not a plain word."""
     words = [word.strip() for word in text.split(",")]
-    return words if all(len(word.split()) == 1 for word in words) else []
+    return words if all(_WORD.fullmatch(word) for word in words) else []
