@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 from backends.base import InProcess
@@ -60,10 +60,6 @@ class RemoteEnvironment(Environment):
         super().check()
         if isinstance(self.executor, str) and _is_here(self.executor):
             _class(self.executor)
-
-    def check_modules(self, modules: Collection[str]) -> None:
-        if self.executor is not None and not (isinstance(self.executor, str) and not _is_here(self.executor)):
-            _class(self.executor).check_modules(modules)
 
     def make_executor(self) -> Executor:
         name: Any = self.executor

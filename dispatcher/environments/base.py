@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
@@ -130,16 +130,6 @@ class Environment:
         from dispatcher import registry
 
         registry.ENVIRONMENTS.check(self, type(self).__name__)
-
-    def check_modules(self, modules: Collection[str]) -> None:
-        """Check before a run is submitted that it works beside the project's modules.
-
-        Args:
-            modules: top-level names of the modules in the flow's code bundle.
-
-        Raises:
-            InvalidInput: one has the name of a package that the environment needs; names both.
-        """
 
     def check_storage(self, storage: Storage) -> None:
         """Check before a run is submitted that the flow can be loaded from ``storage`` where it runs.

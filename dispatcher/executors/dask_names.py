@@ -6,13 +6,13 @@ Called by :class:`~dispatcher.executors.dask.DaskExecutor`. Doesn't import Dask.
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib import metadata
 from pathlib import Path
 
 from dispatcher.code.locations import Location, locate
 from dispatcher.errors import InvalidInput
 
-NAMES = ("dask", "distributed")
+#: Dask's packages, and in each a file that hardly another one has.
+_OF_DASK = {"dask": "highlevelgraph.py", "distributed": "comm/tcp.py"}
 
 
 def refuse_own(modules: Collection[str]) -> None:
@@ -24,7 +24,7 @@ def refuse_own(modules: Collection[str]) -> None:
     Raises:
         InvalidInput: one has; names it, its place and the distribution.
     """
-    for name in NAMES:
+    for name in _OF_DASK:
         if name in modules:
             raise _refused(name, locate(name))
 
@@ -35,8 +35,8 @@ def refuse_imported() -> None:
     Raises:
         InvalidInput: it does; names it, its place and the distribution.
     """
-    for name in NAMES:
-        if (place := locate(name)) is not None and not _is_editable(name):
+    for name in _OF_DASK:
+        if (place := locate(name)) is not None and not _is_dask(name, place):
             raise _refused(name, place)
 
 
@@ -48,10 +48,6 @@ def _refused(name: str, place: Location | None) -> InvalidInput:
     )
 
 
-def _is_editable(name: str) -> bool:
-    """Return True if Dask itself is installed from a directory of sources, which looks like a project."""
-    try:
-        text = metadata.distribution(name).read_text("direct_url.json") or ""
-    except metadata.PackageNotFoundError:
-        return False
-    return '"editable": true' in text.replace('":true', '": true')
+def _is_dask(name: str, place: Location) -> bool:
+    """Return True if Dask itself is imported from a directory that looks like a project, such as its sources."""
+    return any((directory / _OF_DASK[name]).exists() for directory in place.directories)

@@ -15,6 +15,7 @@ from dispatcher.runs.lifetime import expiry
 from dispatcher.runs.spec import BUNDLE, Spec
 from dispatcher.settings import LimitSettings
 from dispatcher.storage.base import bundle_with
+from dispatcher.submission.module_names import check_modules
 from dispatcher.submission.request import SubmitRequest
 from dispatcher.submission.spec_template import NO_PARAMETERS, SpecTemplate
 
@@ -78,7 +79,7 @@ class SpecBuilder:
         modules = storage.modules(location) | modules_of(environment)
         bundle = self._bundler.bundle(modules, request.flow.patterns, installed=storage.installed(location))
         if bundle is not None:
-            request.environment.check_modules(bundle.selection.modules)
+            check_modules(request.environment, bundle.selection.modules)
         return _Facts(
             environment=environment,
             storage=storage.to_json(),

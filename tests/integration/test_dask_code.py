@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import PYTHON
 from tests.dask_cluster import Nodes, certificates, nodes
+from tests.integration.dask_programs import PROGRAM, SMALL, SUBMIT, VERSION, error_of, project, says, start
 from tests.integration.workers import KEYS, Worker
 from tests.unit.code.projects import write
 from tests.waiting import wait_until
@@ -21,38 +19,6 @@ pytestmark = pytest.mark.integration
 
 #: Most seconds that a program waits on the cluster if another one's modules are in the way: enough to connect.
 BRIEF = 8
-
-#: A program that computes a flow's tasks on the cluster: address, most seconds to wait, the flow's parameters.
-PROGRAM = """
-import json, sys
-from dispatcher import DaskExecutor
-import etl
-
-if __name__ == "__main__":
-    executor = DaskExecutor(sys.argv[1], connect_timeout=float(sys.argv[2]))
-    print(etl.main.run(json.loads(sys.argv[3]), executor))
-"""
-
-#: A project whose task says which version of it ran, and in which process.
-VERSION = """
-import os
-from dispatcher import flow, gather, task
-from part import VERSION
-
-@task
-def say(folder=None):
-    import pathlib, time
-    if folder:
-        pathlib.Path(folder, f"begun {VERSION}").touch()
-        while not pathlib.Path(folder, "go").exists():
-            time.sleep(0.01)
-    import later
-    return VERSION, later.VERSION, os.getpid()
-
-@flow
-def main(folder: str | None = None):
-    return gather(say.submit(folder))
-"""
 
 #: All ways in which code on the cluster names modules of the project.
 ALL_WAYS = """
@@ -157,82 +123,14 @@ def main(folder: str):
     return gather(dies_once.submit(folder))
 """
 
-#: A task that says which files beside its module came along.
-CHOSEN = """
-import os
-from pathlib import Path
-from dispatcher import flow, gather, task
-
-@task
-def files():
-    here = Path(__file__).parent
-    return sorted(path.relative_to(here).as_posix() for path in here.rglob("*.txt"))
-
-@flow(include=["more/*.txt"], exclude=["large.txt"])
-def main():
-    return gather(files.submit())
-"""
-
 #: Makes our packages unimportable in a process that has it on its path.
 WITHOUT_US = 'import sys; sys.modules["dispatcher"] = None'
-
-
-#: Submits the project's flow to a worker: as above, and options of a cluster of the flow's own.
-SUBMIT = """
-import json, sys
-from dispatcher import Dispatcher, RemoteEnvironment
-import etl
-
-if __name__ == "__main__":
-    options = json.loads(sys.argv[4]) or {"address": sys.argv[1], "connect_timeout": float(sys.argv[2])}
-    where = RemoteEnvironment("dispatcher.executors.DaskExecutor", options)
-    with Dispatcher() as client:
-        run = client.submit(etl.main, json.loads(sys.argv[3]), environment=where)
-        print(run.id, flush=True)
-        print(run.result(timeout=100))
-"""
-
-
-SMALL = {"n_workers": 1, "threads_per_worker": 1}
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with nodes(tmp_path_factory.mktemp("dask")) as made:
         yield made
-
-
-def project(directory: Path, main: str, version: str = "1") -> Path:
-    """Write a project with modules that bear the names of every other one."""
-    part = f"VERSION = {version!r}\n"
-    return write(directory, {"program.py": PROGRAM, "etl.py": main, "part.py": part, "later.py": part})
-
-
-def start(
-    directory: Path,
-    cluster: Nodes,
-    parameters: str = "{}",
-    *,
-    wait: float = 60,
-    environ: Mapping[str, str] | None = None,
-    own: Mapping[str, Any] | None = None,
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [PYTHON, "program.py", cluster.address, str(wait), parameters, json.dumps(own)],
-        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})},
-    )  # fmt: skip
-
-
-def says(program: subprocess.Popen[str]) -> str:
-    out, errors = program.communicate(timeout=120)
-    assert program.returncode == 0, errors
-    return out.strip()
-
-
-def error_of(program: subprocess.Popen[str]) -> str:
-    _, errors = program.communicate(timeout=120)
-    assert program.returncode == 1, errors
-    return errors.strip().splitlines()[-1]
 
 
 def left_on(cluster: Nodes) -> list[Any]:
@@ -265,12 +163,6 @@ def unpacked(cluster: Nodes) -> dict[str, int]:
     (directory,) = cluster.temporary.glob("dispatcher-dask-code-*")
     assert directory.stat().st_mode & 0o777 == 0o700
     return {path.parent.name: path.stat().st_mtime_ns for path in directory.glob("*/bundle.zip")}
-
-
-def test_a_program_sends_what_its_flow_includes(cluster: Nodes, tmp_path: Path) -> None:
-    texts = dict.fromkeys(("small.txt", "large.txt", "more/one.txt", "other/two.txt"), "")
-    write(project(tmp_path, CHOSEN), {"pyproject.toml": "", **texts})
-    assert says(start(tmp_path, cluster)) == "['more/one.txt', 'small.txt']"
 
 
 def test_everything_of_a_project_imports_by_name(cluster: Nodes, tmp_path: Path) -> None:
@@ -378,14 +270,6 @@ def test_a_node_without_this_package_is_told(tmp_path: Path, where: str) -> None
     assert "has another release of flow-dispatcher, or none: install the flow's" in error
 
 
-def test_a_name_of_a_library_that_dask_uses_is_refused(cluster: Nodes, tmp_path: Path) -> None:
-    directory = project(tmp_path, f"import click\n{VERSION}")
-    (directory / "click.py").write_text("X = 1\n")
-    error = error_of(start(directory, cluster))
-    assert "InvalidInput: " in error
-    assert "module 'click' has the name of an installed one" in error
-
-
 def test_flows_that_came_in_bundles(
     cluster: Nodes, server_url: str, start_worker: Callable[..., Worker], tmp_path: Path
 ) -> None:
@@ -410,37 +294,3 @@ def test_flows_that_came_in_bundles(
     assert eval(out.splitlines()[1])[:2] == ("one", "one")
     assert eval(says(start(directories[1], cluster, environ=here)).splitlines()[1])[:2] == ("other", "other")
     assert left_on(cluster) == []
-
-
-@pytest.mark.parametrize("name", ["dask", "distributed"])
-def test_a_project_with_a_package_named_as_dask_is_refused(
-    server_url: str, tmp_path: Path, cluster: Nodes, name: str
-) -> None:
-    """At the submit; by a program that runs its flow itself, when it starts."""
-    here = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
-    directory = project(tmp_path, f"import {name}\n{VERSION}")
-    write(directory, {f"{name}/__init__.py": "X = 1\n"})
-    said = (
-        f"InvalidInput: DaskExecutor: the project has a module of its own, '{name}' ({tmp_path}/{name}/__init__.py), "
-    )
-    said += f"and needs Dask's package '{name}' as well: rename yours"
-    assert error_of(start(directory, cluster)).endswith(said)
-    (directory / "program.py").write_text(SUBMIT)
-    submitted = start(directory, cluster, environ=here)
-    out, errors = submitted.communicate(timeout=120)
-    assert out == "", "it was submitted"
-    assert errors.strip().splitlines()[-1].endswith(said)
-
-
-def test_a_cluster_of_the_flow_imports_dask_from_what_is_installed(
-    server_url: str, start_worker: Callable[..., Worker], tmp_path: Path, cluster: Nodes
-) -> None:
-    """Its processes inherit the import path of the flow's process."""
-    start_worker(backends=["remote"], concurrency=1)
-    here = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
-    own = "import sys\nsys.modules.pop('yaml', None)\nimport yaml\n"
-    directory = project(tmp_path / "shop", f"{own}{VERSION}")
-    write(directory, {"program.py": SUBMIT, "yaml.py": "X = 1\n"})
-    _, errors = start(directory, cluster, environ=here, own={"cluster_kwargs": SMALL}).communicate(timeout=120)
-    assert "module 'yaml' has the name of an installed one that is in use here" in errors
-    assert "Nanny failed" not in errors
