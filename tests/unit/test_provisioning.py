@@ -100,6 +100,17 @@ def test_the_place_is_identified_before_its_request_is_stored(records: Records) 
     assert record.request["body"]["identity"] == {"kube-system": "the cluster"}
 
 
+def test_a_backend_that_cannot_be_made_ends_the_attempt(records: Records) -> None:
+    def backend(name: str) -> Backend:
+        raise Permanent("no such cluster", cause=Cause.CONFIG_ERROR)
+
+    keys = KeyRing({"k": "0123456789abcdef"})
+    settings = Settings.load(url="redis://r/0")
+    record = Provisioner(records=records, keys=keys, settings=settings, backend=backend, owner="w").provision("run1")
+    assert record.outcome is not None
+    assert (record.outcome.cause, record.outcome.message) == (Cause.CONFIG_ERROR, "no such cluster")
+
+
 def test_a_claim_that_came_second_makes_no_request(records: Records) -> None:
     """The record was read before: the step is taken again on the current record, and refused."""
     stale = Snapshot(*records.runs.get("run1"))

@@ -111,13 +111,20 @@ class Provisioner:
         """
         snapshot = snapshot or Snapshot(*self.records.runs.get(run_id))
         check_features(snapshot.record)
-        self.backend(snapshot.record.spec.route.backend).identify()
+        self._identify(snapshot.record)
         write = RecentWrite.after(snapshot)
         record = self.records.runs.update(run_id, self._claim, record=snapshot.record, now=snapshot.now)
         if record.state is not State.PROVISIONING:  # no request can be made of it
             return record
         failpoint("provision.intended", run_id)
         return self.create(record, write)
+
+    def _identify(self, record: Record) -> None:
+        """Have the backend read the identity of its place, for the request to carry."""
+        try:
+            self.backend(record.spec.route.backend).identify()
+        except Exception as error:  # a defect, or a setting; what ends the attempt is raised again by the request
+            logger.info("Run %s: its request carries no identity: %s: %s", record.id, type(error).__name__, error)
 
     def _claim(self, record: Record, now: float) -> Change:
         """Take the step that claims a run and stores its request, or ends the attempt if none can be made.
