@@ -54,7 +54,7 @@ def seconds_until_gone(sandbox: Sandbox, run: Run[Any]) -> float:
 
 
 def cancel_after_start(sandbox: Sandbox, delay: float) -> tuple[float, State]:
-    """Cancel a run so many seconds after its pod's container was started; return the seconds until its end."""
+    """Cancel a run so many seconds after its Job was created; return the seconds until its end."""
     run = sandbox.submit(flows.sleep, HOLD)
     wait_until(lambda: run.state in {State.PENDING, State.RUNNING}, "its Job", timeout=60)
     due = time.monotonic() + delay

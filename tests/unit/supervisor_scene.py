@@ -37,6 +37,7 @@ class ScriptedBackend(Backend):
         self.submits: list[str] = []
         self.errors: list[Exception] = []
         self.cancelled: set[str] = set()
+        self.discarded: list[tuple[str, bool]] = []
         self.listed: list[Found] = []
         self.block: threading.Event | None = None
         self.drop = False  #: poll leaves out what it has no observation of
@@ -61,6 +62,10 @@ class ScriptedBackend(Backend):
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         self.cancelled.add(str((handle or request or {})["name"]))
         return True
+
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        self.discarded.append((str((handle or request or {})["name"]), claimed))
+        return self.cancel(handle, request)
 
     def watch(self, changed: Changed, instance: str) -> None:
         self.changed = changed
