@@ -113,11 +113,11 @@ def _server(trial: Trial, report: TrialReport) -> Finding:
         return ok("address", f"{trial.place}: {report.address} answers; attempts' own users weren't tried")
     if report.problem:
         return problem("address", f"{trial.place}: {_ADVICE.sub('', report.problem)}", _remedy(trial, report))
-    found = f"installation {report.instance}" if report.instance else "no installation yet"
+    there = f"installation {report.instance}" if report.instance else "no installation yet"
     if trial.installation is not None and report.instance != trial.installation:
-        text = f"{trial.place}: {found} at {report.address}, but {trial.installation or 'none'} at DISPATCHER__URL"
+        text = f"{trial.place}: {there} at {report.address}, but {trial.installation or 'none'} at DISPATCHER__URL"
         return problem("address", text, f"let {trial.variable} name the same server and database as DISPATCHER__URL")
-    return ok("address", f"{trial.place}: {report.address} answers, {found}")
+    return ok("address", f"{trial.place}: {report.address} answers, {there}")
 
 
 def _remedy(trial: Trial, report: TrialReport) -> str:

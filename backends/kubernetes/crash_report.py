@@ -73,7 +73,7 @@ def crash_report(
         for shown, name in _started(pod.object):
             if not pod.gone and time.monotonic() < until and not (lines_known and name == container):
                 read[shown] = _read(api, namespace, str(pod.object["metadata"]["name"]), name)
-    text = rendered(pods, events, {name: found.shown for name, found in read.items()})
+    text = rendered(pods, events, {name: tail.shown for name, tail in read.items()})
     return CrashReport(text=text, lines=read.get(container, Read()).lines)
 
 

@@ -61,9 +61,9 @@ def of_pod(pod: Mapping[str, Any], needed: int) -> Graces:
         pod: its spec, whose first container runs the flow.
         needed: seconds that the runner needs at least.
     """
-    given = pod.get("terminationGracePeriodSeconds")
-    own = DEFAULT if given is None else int(given)
-    runner = max(own if given is not None else 0, needed)
+    written = pod.get("terminationGracePeriodSeconds")
+    own = DEFAULT if written is None else int(written)
+    runner = max(own if written is not None else 0, needed)
     return Graces(own=own, pod=runner + _before_sigterm(pod["containers"][0], own), runner=runner)
 
 

@@ -195,21 +195,21 @@ def value_problems(model: str, value: Mapping[str, Any], path: str) -> Iterator[
         value: the mapping, of the right types.
         path: its place in the Job.
     """
-    given = {name: item for name, item in value.items() if item is not None}
+    present = {name: item for name, item in value.items() if item is not None}
     prefix = f"{path}." if path else ""
     for name in REQUIRED.get(model, ()):
-        if name not in given or given[name] in ("", []):
+        if name not in present or present[name] in ("", []):
             yield f"{prefix}{name}: is required"
-    for name, item in given.items():
+    for name, item in present.items():
         for problem in _field_problems(model, name, item):
             yield f"{prefix}{name}{problem}"
     if check := job_checks.CHECKS.get(model):
-        yield from check(given, path)
+        yield from check(present, path)
     if choices := EXACTLY_ONE.get(model):
-        chosen = [name for name in choices if name in given]
+        chosen = [name for name in choices if name in present]
         if len(chosen) != 1:
             yield f"{path}: must have exactly one of {', '.join(choices)}; got {' and '.join(chosen) or 'none'}"
-    chosen = [name for name in AT_MOST_ONE.get(model, ()) if given.get(name) not in (None, "")]
+    chosen = [name for name in AT_MOST_ONE.get(model, ()) if present.get(name) not in (None, "")]
     if len(chosen) > 1:
         yield f"{path}: can't have both {' and '.join(chosen)}"
 

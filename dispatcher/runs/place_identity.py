@@ -26,13 +26,13 @@ class Agreement(StrEnum):
     UNCLEAR = "unclear"  #: they have no anchor in common
 
 
-def compare(one: Identity, other: Identity) -> Agreement:
+def compare(identity: Identity, other: Identity) -> Agreement:
     """Compare two identities by the anchors that both have; those of the whole place decide alone."""
-    common = one.keys() & other.keys()
+    common = identity.keys() & other.keys()
     decisive = {anchor for anchor in common if "/" not in anchor} or common
     if not decisive:
         return Agreement.UNCLEAR
-    return Agreement.SAME if any(one[anchor] == other[anchor] for anchor in decisive) else Agreement.DIFFERENT
+    return Agreement.SAME if any(identity[anchor] == other[anchor] for anchor in decisive) else Agreement.DIFFERENT
 
 
 def part_of(identity: Identity, part: str) -> dict[str, str]:

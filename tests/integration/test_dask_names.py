@@ -60,16 +60,16 @@ def test_a_project_with_a_package_named_as_dask_is_refused(
     here = {"DISPATCHER__URL": server_url, "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS)}
     directory = project(tmp_path, f"import {name}\n{VERSION}")
     write(directory, {f"{name}/__init__.py": "X = 1\n"})
-    said = (
+    message = (
         f"InvalidInput: DaskExecutor: the project has a module of its own, '{name}' ({tmp_path}/{name}/__init__.py), "
     )
-    said += f"and needs Dask's package '{name}' as well: rename yours"
-    assert error_of(start(directory, cluster)).endswith(said)
+    message += f"and needs Dask's package '{name}' as well: rename yours"
+    assert error_of(start(directory, cluster)).endswith(message)
     (directory / "program.py").write_text(SUBMIT)
     submitted = start(directory, cluster, environ=here)
     out, errors = submitted.communicate(timeout=120)
     assert out == "", "it was submitted"
-    assert errors.strip().splitlines()[-1].endswith(said)
+    assert errors.strip().splitlines()[-1].endswith(message)
 
 
 def test_a_cluster_of_the_flow_imports_dask_from_what_is_installed(

@@ -56,8 +56,8 @@ class ScriptedBackend(Backend):
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         self.polled += len(handles)
-        found = [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
-        return [item for item in found if item is not None] if self.drop else found
+        answers = [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
+        return [item for item in answers if item is not None] if self.drop else answers
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         self.cancelled.add(str((handle or request or {})["name"]))

@@ -34,9 +34,9 @@ class DefectiveBackend(ScriptedBackend):
         self.broken: set[str] = set()
         self.calls: dict[str, int] = {}
 
-    def _call(self, name: str, what: Any) -> None:
+    def _call(self, name: str, about: Any) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
-        if name in self.broken and "bad" in str(what):
+        if name in self.broken and "bad" in str(about):
             raise Defect(f"no {name} today")
 
     def prepare(self, attempt: Attempt) -> Request:

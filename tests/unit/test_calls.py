@@ -196,13 +196,13 @@ class TestRun:
         before = datetime.now(UTC) - timedelta(seconds=1)
         environment = LocalEnvironment(labels=["gpu", "eu"])
         run = client.submit(add.bind(1), environment=environment, tags=["night"], name="nightly")
-        found = client.get(run.id)
-        for one in (run, found):
-            assert (one.flow, one.name, one.tags, set(one.labels)) == ("add", "nightly", ("night",), {"gpu", "eu"})
-            assert one.attempt == 1
-            assert one.started is not None
-            assert one.ended is not None
-            assert before <= one.created <= one.started <= one.ended
+        again = client.get(run.id)
+        for each in (run, again):
+            assert (each.flow, each.name, each.tags, set(each.labels)) == ("add", "nightly", ("night",), {"gpu", "eu"})
+            assert each.attempt == 1
+            assert each.started is not None
+            assert each.ended is not None
+            assert before <= each.created <= each.started <= each.ended
         assert client.submit(add.bind(1)).name == "add"
 
     def test_dir_has_what_users_need(self, client: Dispatcher) -> None:

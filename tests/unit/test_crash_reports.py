@@ -81,7 +81,7 @@ def test_a_crash_that_its_runner_reports(scene: Scene) -> None:
     scene.report(record, ReportKind.DIED, Outcome(cause=Cause.KILLED, message="signal 9", log_tail=("its own words",)))
     observe(scene, record, phase=Phase.ENDED, exit_code=1)
     scene.until(lambda: report_of(scene), "the report")
-    assert [known for _, known in backend(scene).asked] == [True]
+    assert [lines_known for _, lines_known in backend(scene).asked] == [True]
     outcome = scene.record("r1").outcome
     assert outcome is not None
     assert outcome.log_tail == ("its own words",)

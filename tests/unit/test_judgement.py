@@ -299,11 +299,11 @@ def test_when_an_ignored_cancel_ends_is_written_once() -> None:
 
 @pytest.mark.parametrize("corrected", [False, True])
 def test_a_settled_end_of_a_runner_that_died_may_be_corrected(corrected: bool) -> None:
-    told = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    stopped = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
     killed = Outcome(cause=Cause.KILLED, reason="Unhealthy")
-    record = after(t.settle(running(), 5, epoch=running().epoch, outcome=told))
+    record = after(t.settle(running(), 5, epoch=running().epoch, outcome=stopped))
     end = after(t.abandon(record, 6, epoch=record.epoch, outcome=killed, corrected=corrected)).outcome
-    assert end == (killed if corrected else told)
+    assert end == (killed if corrected else stopped)
 
 
 def test_times_are_written_when_it_has_started_and_at_its_end_and_never_alone() -> None:

@@ -28,8 +28,8 @@ PART = {"ca/flows": "a"}
         ({"ca/a": "1"}, {"ca/b": "1"}, Agreement.UNCLEAR),
     ],
 )
-def test_compare(one: dict[str, str], other: dict[str, str], agreement: Agreement) -> None:
-    assert compare(one, other) is compare(other, one) is agreement
+def test_compare(identity: dict[str, str], other: dict[str, str], agreement: Agreement) -> None:
+    assert compare(identity, other) is compare(other, identity) is agreement
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {"a": 1}, {1: "a"}, {"a": ""}, {"a": "x" * 300}, {"a": None}])

@@ -47,5 +47,5 @@ def test_pyright(program: Path) -> None:
     settings = {"typeCheckingMode": "standard", "include": [program.name], "pythonVersion": "3.11"}
     program.with_name("pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     output = run("basedpyright", "--outputjson", "--pythonpath", sys.executable, folder=program.parent)
-    found = [each for each in json.loads(output)["generalDiagnostics"] if each["severity"] == "error"]
-    assert {each["range"]["start"]["line"] + 1 for each in found} == wrong_lines(), found
+    errors = [each for each in json.loads(output)["generalDiagnostics"] if each["severity"] == "error"]
+    assert {each["range"]["start"]["line"] + 1 for each in errors} == wrong_lines(), errors

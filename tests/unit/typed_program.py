@@ -26,7 +26,7 @@ with Dispatcher("memory://") as client:
     assert_type(runs, Runs[dict[str, int]])
     assert_type(runs.results(), list[dict[str, int]])
     done, not_done = client.wait(runs)
-    assert_type([one.result() for one in done], list[dict[str, int]])
+    assert_type([each.result() for each in done], list[dict[str, int]])
     assert_type(client.map(later, [{"seconds": 1.0}])[0].result(), str)
     assert_type(runs[1:], Runs[dict[str, int]])
 
@@ -39,4 +39,4 @@ with Dispatcher("memory://") as client:
     client.submit(len)  # wrong
     number: int = client.submit(word_count.bind("x")).result()  # wrong
     text: str = client.submit(later.bind(1.0)).result().upper().count("x")  # wrong
-    [one.result() for one in client.wait(runs)]  # wrong
+    [each.result() for each in client.wait(runs)]  # wrong

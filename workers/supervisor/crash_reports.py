@@ -71,8 +71,8 @@ class CrashReports:
         self._begun[key] = shard  # once, whatever comes of it
         if record.outcome is None or not infrastructure.awaits_report(record, attempt):
             return False
-        known = bool(record.outcome.log_tail)
-        return self._threads.submit(key, partial(self._backend.crash_report, handle, lines_known=known))
+        has_lines = bool(record.outcome.log_tail)
+        return self._threads.submit(key, partial(self._backend.crash_report, handle, lines_known=has_lines))
 
     def is_pending(self, run_id: str, attempt: int) -> bool:
         """Return True while a report is read: the infrastructure must not be deleted yet."""

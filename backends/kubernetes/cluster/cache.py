@@ -177,8 +177,8 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
     owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or () if owner.get("kind") == "Job"]
     trimmed["job"] = owners[0] if owners else ""
     annotations = metadata.get("annotations") or {}
-    if kept := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
-        trimmed["annotations"] = kept
+    if of_grace := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
+        trimmed["annotations"] = of_grace
     for name, fields in (("containerStatuses", _CONTAINER), ("initContainerStatuses", _INIT_CONTAINER)):
         if status.get(name):
             status[name] = [{field: entry.get(field) for field in fields} for entry in status[name]]

@@ -100,19 +100,19 @@ def names(bundle: Bundle) -> set[str]:
     ],
 )
 def test_only_its_own_name_lets_a_secret_in(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, include: tuple[str, ...], kept: set[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, include: tuple[str, ...], packed: set[str]
 ) -> None:
     caplog.set_level(logging.WARNING)
     files = {"pkg/server.pem": "", "pkg/.netrc": "", "pkg/notes.txt": PEM, "pkg/keys.py": f"KEY = '''{PEM}'''"}
     bundle = made(tmp_path, files, Patterns(include=include))
     secrets = {Path(name).name for name in files}
-    assert names(bundle) & secrets == kept
+    assert names(bundle) & secrets == packed
     left_out = {Path(each.path).name: each.reason for each in bundle.selection.left_out}
-    assert left_out.keys() & secrets == secrets - kept
-    for name in {"notes.txt", "keys.py"} - kept:
+    assert left_out.keys() & secrets == secrets - packed
+    for name in {"notes.txt", "keys.py"} - packed:
         assert left_out[name] == "holds a private key"
         assert f"{name}, which holds a private key; include lets it in by its name" in caplog.text
-    assert set(describe(bundle.data).digests) & {f"0/{name}" for name in files} == {f"0/pkg/{name}" for name in kept}
+    assert set(describe(bundle.data).digests) & {f"0/{name}" for name in files} == {f"0/pkg/{name}" for name in packed}
 
 
 def test_an_edit_of_what_was_left_out_for_its_content_is_seen(tmp_path: Path) -> None:

@@ -275,8 +275,8 @@ def test_patterns_that_do_nothing_are_known(tmp_path: Path) -> None:
         selection = select(["pkg"], patterns=patterns)
     assert selection is not None
     own = str(tmp_path / "pyproject.toml")
-    found = {(each.source, each.field, each.pattern): each.is_mistake for each in selection.unmatched}
-    assert found == {
+    mistakes = {(each.source, each.field, each.pattern): each.is_mistake for each in selection.unmatched}
+    assert mistakes == {
         ("@flow", "include", "conf"): True,  # there is only a secret
         ("@flow", "include", "pkg/drafts"): True,  # all below it is excluded
         ("@flow", "include", "templates/*"): True,
