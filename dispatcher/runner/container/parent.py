@@ -142,6 +142,8 @@ class ContainerParent:
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
+            case ["unwanted"]:  # the run was cancelled, or the attempt is closed
+                self.stop_requested_at = self.stop_requested_at or now
             case ["flow_ended"]:
                 self._stop_clocks("timeout", "flow", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
