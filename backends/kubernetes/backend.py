@@ -26,13 +26,12 @@ from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
+from backends.kubernetes.orphans import infrastructure
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
-from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
-from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
     from dispatcher.inspection.finding import Finding
@@ -156,20 +155,15 @@ class KubernetesBackend(ContainerBackend):
         return str(handle["uid"])
 
     def orphans(self, instance: str) -> list[Found]:
-        now, label = time.time(), manifest.label_value(instance)
-        orphans = []
+        label = manifest.label_value(instance)
+        listed: list[Found] = []
         for namespace in self._scope.namespaces:
             with translated(self._api, namespace):
-                jobs = self._jobs.list_all(namespace, label)
-            for job in jobs:
-                metadata, spec = job["metadata"], job["spec"]
-                if not is_run_id(metadata["run"]) or not metadata["attempt"].isdecimal() or spec["suspend"]:
-                    continue  # not ours, or a quota queue holds it, which may take any time
-                key = JobKey(namespace, metadata["name"], metadata["uid"])
-                handle = make_handle(key, cluster=self._scope.cluster, container=spec["container"], instance=label)
-                attempt = int(metadata["attempt"])
-                orphans.append(Found(run_id=metadata["run"], attempt=attempt, age=age(job, now), handle=handle))
-        return orphans
+                pods = self._jobs.all_pods(namespace, label)  # first: a Job may be created meanwhile, not lost
+                jobs = self._jobs.all_jobs(namespace, label)
+            place = {"namespace": namespace, "cluster": self._scope.cluster, "instance": label}
+            listed += infrastructure(jobs, pods, **place, now=time.time())
+        return listed
 
     def close(self) -> None:
         self._watches.stop()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: The rights that a worker needs in each of its namespaces: the Role of the documentation.
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "jobs": ("create", "get", "list", "watch", "delete"),
-    "pods": ("get", "list", "watch"),
+    "pods": ("get", "list", "watch", "delete"),
     "pods/log": ("get",),
     "events": ("list", "watch"),
     "secrets": ("create", "delete"),

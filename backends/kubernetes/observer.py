@@ -1,7 +1,8 @@
 """Observation of many attempts at once, from the caches of watches. Answers the backend's ``poll``.
 
-Reads are in memory. A Job that no watch has shown is looked up by name on another thread; the cache alone never decides
-that it is gone.
+Reads are in memory. A Job or pod that watches don't show, or don't show any more, is looked up by name on another
+thread: its labels may have been changed, so the cache alone never decides that it is gone. While it exists, it is read
+again from time to time, in place of the watch.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from backends.base import Handle, Observation, Phase
 from backends.kubernetes import reasons
-from backends.kubernetes.cluster.lookup import JobLookup
+from backends.kubernetes.cluster.cache import Cache
+from backends.kubernetes.cluster.lookup import Lookups
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.handle import JobKey, Scope
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.timestamps import times
 
 LOOKUP_AFTER = 5.0  # seconds for which a Job may be missing in the cache before it is looked up by name
+READ_INTERVAL = 5.0  # seconds after which an object that no watch shows is read again
 FORGET_AFTER = 600.0  # seconds after which the clocks of an attempt that is no longer polled are dropped
 
 
@@ -28,13 +32,14 @@ class Observer:
     Args:
         scope: the cluster and namespaces that are served.
         watches: what is observed.
-        jobs: looks up a missing Job.
+        jobs: looks up what watches don't show.
     """
 
     def __init__(self, scope: Scope, watches: Watches, jobs: Jobs) -> None:
         self._scope = scope
         self._watches = watches
-        self._lookup = JobLookup(jobs.exists, lambda key: watches.on_change(key.uid, ""))
+        self._jobs = jobs
+        self._lookups = Lookups(lambda key: watches.on_change(key.uid, ""))
         self._clocks: dict[JobKey, tuple[float, reasons.Clocks]] = {}  # with the time of the last observation
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
@@ -44,12 +49,12 @@ class Observer:
         if len(self._clocks) > 1000 + len(handles):
             for key in [key for key, (polled, _) in self._clocks.items() if now - polled > FORGET_AFTER]:
                 del self._clocks[key]
-                self._lookup.forget(key)
+                self._lookups.forget(key)
         return observations
 
     def close(self) -> None:
         """Stop looking up Jobs."""
-        self._lookup.stop()
+        self._lookups.stop()
 
     def _observe(self, handle: Handle, now: float) -> Observation:
         if exclusion := self._scope.exclusion(handle):
@@ -58,15 +63,15 @@ class Observer:
         watch = self._watches.get(key.namespace, str(handle["instance"]))
         if stale := watch.stale_reason():
             return Observation(phase=Phase.UNSEEN) if watch.starting else _unseen(stale)
+        if (unsettled := self._unsettled(key, watch.cache, now)) is not None:
+            return unsettled
         job, gone = watch.cache.job(key.uid)
         _, clocks = self._clocks.get(key, (now, {}))
-        if job is None:
-            return self._observe_missing(key, clocks, now)
         pods = watch.cache.pods(key.uid)
         uids = [key.uid, *(str(pod.object["metadata"]["uid"]) for pod in pods)]
         snapshot = reasons.Snapshot(
             job=None if gone else job,
-            deleted=gone,
+            deleted=gone and job is not None,
             pods=pods,
             events=watch.cache.events(uids),
             container=str(handle["container"]),
@@ -75,21 +80,26 @@ class Observer:
         self._clocks[key] = (now, clocks)
         return replace(observation, times=times(job, pods, snapshot.events, snapshot.container))
 
-    def _observe_missing(self, key: JobKey, clocks: reasons.Clocks, now: float) -> Observation:
-        """Observe a Job that no watch has shown: it is very new, or was deleted while nobody watched."""
+    def _unsettled(self, key: JobKey, cache: Cache, now: float) -> Observation | None:
+        """Have read by name what watches don't show. Return the observation until that is done; None if the cache
+        tells enough: until a hidden object was read, its last state counts."""
+        job, gone = cache.job(key.uid)
+        unknown = job is None and not gone
+        if unknown and not self._is_overdue(key, now):
+            return Observation(phase=Phase.WAITING)
+        if not unknown and not cache.hidden(key.uid, unread_for=READ_INTERVAL):
+            return None
+        failure = self._lookups.request(key, partial(self._jobs.look_up, key, cache))
+        if failure is not None:
+            return _unseen(str(failure) or type(failure).__name__)
+        return Observation(phase=Phase.WAITING) if unknown else None
+
+    def _is_overdue(self, key: JobKey, now: float) -> bool:
+        """Return True if a Job is very new no more, so that a watch should have shown it."""
+        _, clocks = self._clocks.get(key, (now, {}))
         missing_since, _ = clocks.get("missing", (now, ""))
         self._clocks[key] = (now, {**clocks, "missing": (missing_since, "")})
-        if now - missing_since < LOOKUP_AFTER:
-            return Observation(phase=Phase.WAITING)
-        exists = self._lookup.result(key)
-        if exists is None:
-            return Observation(phase=Phase.WAITING)
-        if isinstance(exists, Exception):
-            return _unseen(str(exists))
-        self._clocks[key] = (now, {**clocks, "missing": (now, "")})
-        if exists:
-            return Observation(phase=Phase.WAITING)
-        return reasons.observe(reasons.Snapshot(job=None), {}, now)[0]
+        return now - missing_since >= LOOKUP_AFTER
 
 
 def _unseen(message: str) -> Observation:

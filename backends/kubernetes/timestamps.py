@@ -35,16 +35,17 @@ def times(job: Object | None, pods: Sequence[Pod], events: Iterable[Object], con
         for event in events:
             if event.get("reason") == "Pulled" and event.get("involvedObject", {}).get("uid") == uid:
                 texts["pulled"] = event.get("lastTimestamp") or event.get("eventTime")
-    return {name: at for name, text in texts.items() if (at := _seconds(text)) is not None}
+    return {name: at for name, text in texts.items() if (at := seconds(text)) is not None}
 
 
 def age(item: Object, now: float) -> float:
     """Return the seconds since an object was created; 0 if it has no timestamp."""
-    created = _seconds(item.get("metadata", {}).get("creationTimestamp"))
+    created = seconds(item.get("metadata", {}).get("creationTimestamp"))
     return 0.0 if created is None else max(0.0, now - created)
 
 
-def _seconds(text: object) -> float | None:
+def seconds(text: object) -> float | None:
+    """Return a timestamp as seconds since the epoch; None if it can't be read."""
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
     except ValueError:
