@@ -64,8 +64,9 @@ class Jobs:
         """Return the pods of a Job that still exist, oldest first, trimmed as the cache keeps them. If the cache knows
         neither Job nor pods, the API server is asked."""
         if cache is None or (cache.job(key.uid)[0] is None and not cache.pods(key.uid)):
-            named = self.pods_named(key.namespace, key.name)
-            return [pod for pod in named if pod["metadata"]["job"] == key.uid]
+            named = [pod for pod in self.pods_named(key.namespace, key.name) if pod["metadata"]["job"] == key.uid]
+            named.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
+            return [pod for pod in named if not pod["metadata"].get("orphaned")] or named[:1]  # as the cache does
         for hidden in cache.hidden(key.uid):
             if hidden.kind == "pods":
                 self._settle(cache, key.namespace, *hidden, self._find(key.namespace, *hidden))
@@ -77,11 +78,12 @@ class Jobs:
         return list(self._listed(namespace, "pods", f"job-name={name}"))
 
     def look_up(self, key: JobKey, cache: Cache) -> None:
-        """Read the hidden ones among a Job and its pods by name, and store what is found. Pods of a Job that the cache
-        never had are listed by its name, in case our labels were taken off them."""
+        """Read the hidden ones among a Job and its pods by name, and store what is found. If the cache never had the
+        Job, and not because a watch is late, its pods are listed by its name: they may have lost our labels, too."""
         if cache.job(key.uid) == (None, False):
-            self.job(key, cache)
-            if not cache.pods(key.uid):
+            job = self.job(key, cache)
+            is_late = job is not None and job["metadata"]["instance"]
+            if not is_late and not cache.pods(key.uid):
                 for pod in self.pods(key, None):
                     self._settle(cache, key.namespace, "pods", pod["metadata"]["name"], pod["metadata"]["uid"], pod)
             return

@@ -63,9 +63,10 @@ class Observer:
         watch = self._watches.get(key.namespace, str(handle["instance"]))
         if stale := watch.stale_reason():
             return Observation(phase=Phase.UNSEEN) if watch.starting else _unseen(stale)
-        if (unsettled := self._unsettled(key, watch.cache, now)) is not None:
-            return unsettled
         job, gone = watch.cache.job(key.uid)
+        unknown = job is None and not gone
+        if (unsettled := self._unsettled(key, watch.cache, now, unknown=unknown)) is not None:
+            return unsettled
         _, clocks = self._clocks.get(key, (now, {}))
         pods = watch.cache.pods(key.uid)
         uids = [key.uid, *(str(pod.object["metadata"]["uid"]) for pod in pods)]
@@ -80,11 +81,10 @@ class Observer:
         self._clocks[key] = (now, clocks)
         return replace(observation, times=times(job, pods, snapshot.events, snapshot.container))
 
-    def _unsettled(self, key: JobKey, cache: Cache, now: float) -> Observation | None:
+    def _unsettled(self, key: JobKey, cache: Cache, now: float, *, unknown: bool) -> Observation | None:
         """Have read by name what watches don't show. Return the observation until that is done; None if the cache
-        tells enough: until a hidden object was read, its last state counts."""
-        job, gone = cache.job(key.uid)
-        unknown = job is None and not gone
+        tells enough: until a hidden object was read, its last state counts. ``unknown``: no watch has shown the
+        Job."""
         if unknown and not self._is_overdue(key, now):
             return Observation(phase=Phase.WAITING)
         if not unknown and not cache.hidden(key.uid, unread_for=READ_INTERVAL):

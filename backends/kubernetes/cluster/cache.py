@@ -64,6 +64,7 @@ class Cache:
         self._pods_of_job: dict[str, list[str]] = {}
         self._events: dict[str, dict[str, Json]] = {}  # by the UID of their object, and by reason
         self._deleted_here: set[str] = set()  # UIDs of Jobs
+        self._hidden: set[str] = set()  # UIDs of Jobs and pods
 
     def job(self, uid: str) -> tuple[Json | None, bool]:
         """Return a Job by its UID, and True if it is gone. (None, False): it was never seen; (None, True): it was
@@ -80,13 +81,13 @@ class Cache:
     def pods(self, job: str) -> list[Pod]:
         """Return the pods of a Job by its UID, oldest first.
 
-        If owner references name some as the Job's, others that only claim it by a label aren't.
+        If owner references name some as the Job's, others that only claim it by a label aren't; else only the oldest of
+        those is, since a Job has one pod, and a copy is younger.
         """
         with self._lock:
             entries = [self._pods[uid] for uid in self._pods_of_job.get(job, ()) if uid in self._pods]
-        if any(entry.by_reference for entry in entries):
-            entries = [entry for entry in entries if entry.by_reference]
         entries.sort(key=lambda entry: str(entry.object["metadata"].get("creationTimestamp") or ""))
+        entries = [entry for entry in entries if entry.by_reference] or entries[:1]
         return [Pod(object=entry.object, gone=entry.is_gone) for entry in entries]
 
     def all_pods(self) -> list[Json]:
@@ -96,6 +97,8 @@ class Cache:
 
     def hidden(self, job: str, *, unread_for: float = 0.0) -> list[Hidden]:
         """Return the hidden ones among a Job and its pods that weren't read for so many seconds, or never."""
+        if not self._hidden:
+            return []  # as nearly always, without a look at each
         latest = self._clock() - unread_for
         with self._lock:
             entries = [("jobs", job, self._jobs.get(job))]
@@ -152,10 +155,12 @@ class Cache:
             entry = entries.get(uid)
             if entry is not None and entry.presence is Presence.WATCHED:
                 return False
+            self._hidden.discard(uid)
             if item is None:
                 entries[uid] = replace(entry or _Entry({}), presence=Presence.GONE, at=self._clock())
                 return False
             self._put(kind, item)
+            self._hidden.add(uid)
             entries[uid] = replace(entries[uid], presence=Presence.HIDDEN, at=self._clock(), was_read=True)
             return entry is None or not entry.was_read
 
@@ -177,6 +182,8 @@ class Cache:
         entries = self._entries(kind)
         gone = self._tells_its_end(kind, entries[uid].object)
         presence = Presence.GONE if gone else Presence.HIDDEN
+        if not gone:
+            self._hidden.add(uid)
         entries[uid] = replace(entries[uid], presence=presence, at=self._clock(), was_read=False)
 
     def _tells_its_end(self, kind: str, item: Json) -> bool:
@@ -196,6 +203,7 @@ class Cache:
                 del entries[uid]
                 self._events.pop(uid, None)
                 self._deleted_here.discard(uid)
+                self._hidden.discard(uid)
         for job, uids in list(self._pods_of_job.items()):
             self._pods_of_job[job] = [uid for uid in uids if uid in self._pods]
             if not self._pods_of_job[job]:
@@ -212,6 +220,7 @@ class Cache:
             return
         metadata = item["metadata"]
         uid = metadata["uid"]
+        self._hidden.discard(uid)
         if kind == "jobs":
             self._jobs[uid] = _Entry(dict(item))
             return

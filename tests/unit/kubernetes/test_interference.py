@@ -112,6 +112,11 @@ def test_a_cancel_without_watches_ends_them_too(
     backend: KubernetesBackend, handle: Any, pod: Json, cluster: FakeCluster
 ) -> None:
     cluster.orphan("jobs", NAME)
+    cluster.keep_pods = True
+    assert not backend.cancel(handle, None)
+    assert (deleted(cluster, "pods"), deleted(cluster, "secrets")) == ([POD], [NAME])
+    cluster.keep_pods = False
+    cluster.delete("pods", POD)
     confirm(backend, handle)
     assert not cluster.objects
 
@@ -204,15 +209,16 @@ def test_a_pod_that_vanishes_at_once_is_gone(
 
 
 def test_a_copy_of_the_pod_is_not_the_runs(
-    backend: KubernetesBackend, handle: Any, pod: Json, cluster: FakeCluster
+    backend: KubernetesBackend, restarted: KubernetesBackend, handle: Any, pod: Json, cluster: FakeCluster
 ) -> None:
-    """Anybody may copy labels: where owner references have shown the pod, they decide."""
+    """Anybody may copy labels: where owner references have shown the pod, they decide, and else its age."""
     until(backend, handle, Phase.RUNNING)
     cluster.orphan("jobs", NAME)
     metadata = {"name": "copy", "labels": pod["metadata"]["labels"], "annotations": pod["metadata"]["annotations"]}
     cluster.create("pods", {"metadata": metadata, "spec": {}, "status": running()})
     cluster.change("pods", POD, status=ENDED)
     until(backend, handle, Phase.ENDED, Cause.START_FAILED)
+    until(restarted, handle, Phase.ENDED, Cause.START_FAILED)
     confirm(backend, handle)
     assert list(cluster.objects) == [("pods", "default", "copy")]
 
