@@ -14,7 +14,7 @@ from typing import Any
 
 from backends.base import Handle, Request
 from backends.kubernetes import manifest
-from backends.kubernetes.handle import JobKey
+from backends.kubernetes.handle import JobKey, make_handle
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.remains import Remains
 from dispatcher.errors import Transient
@@ -60,7 +60,12 @@ def delete_requested(jobs: Jobs, request: Request) -> bool:
     if metadata is not None:
         if not manifest.was_created_by(metadata, request):
             return True
-        jobs.delete(JobKey(namespace, metadata["name"], metadata["uid"]))
+        key = JobKey(namespace, metadata["name"], metadata["uid"])
+        if metadata.get("deletionTimestamp"):
+            instance = metadata["labels"][manifest.INSTANCE]
+            handle = make_handle(key, cluster=request["cluster"], container=request["container"], instance=instance)
+            return delete(jobs, handle)
+        jobs.delete(key)
         return False
     pods = [pod for pod in jobs.pods_named(namespace, name) if _is_of(pod["metadata"], request)]
     return _delete_remains(jobs, namespace, name, Remains(None, pods), with_secret=True)

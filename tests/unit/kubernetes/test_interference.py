@@ -214,7 +214,8 @@ def test_a_copy_of_the_pod_is_not_the_runs(
     """Anybody may copy labels: where owner references have shown the pod, they decide, and else its age."""
     until(backend, handle, Phase.RUNNING)
     cluster.orphan("jobs", NAME)
-    metadata = {"name": "copy", "labels": pod["metadata"]["labels"], "annotations": pod["metadata"]["annotations"]}
+    metadata = {"name": "copy", "creationTimestamp": "2026-01-01T00:01:00Z"}
+    metadata |= {part: pod["metadata"][part] for part in ("labels", "annotations")}
     cluster.create("pods", {"metadata": metadata, "spec": {}, "status": running()})
     cluster.change("pods", POD, status=ENDED)
     until(backend, handle, Phase.ENDED, Cause.START_FAILED)
@@ -284,6 +285,7 @@ def test_a_finalizer_on_the_job_keeps_no_pod(
     eventually(lambda: _refusal(backend, handle) == message, "the finalizer's name")
     assert deleted(cluster, "pods") == [POD]
     assert ("pods", "default", POD) not in cluster.objects
+    assert _refusal(backend, None, backend.prepare(attempt(name=NAME))) == message, "also without a stored handle"
     assert [orphan.kept_by for orphan in backend.orphans("inst")] == [message]
 
 
@@ -320,8 +322,8 @@ def test_gc_names_what_keeps_it(serving: FakeApiServer, cluster: FakeCluster, tm
         assert list(sweep.end([orphan], within=0.0)) == [reason]
 
 
-def _refusal(backend: KubernetesBackend, handle: Any) -> str:
+def _refusal(backend: KubernetesBackend, handle: Any, request: Any = None) -> str:
     try:
-        return str(backend.cancel(handle, None))
+        return str(backend.cancel(handle, request))
     except Transient as error:
         return str(error)
