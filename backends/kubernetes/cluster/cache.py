@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -39,8 +38,7 @@ class Hidden(NamedTuple):
     uid: str
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     object: Json
     presence: Presence = Presence.WATCHED
     at: float = 0.0  # monotonic: when its end was noticed, or since when it is hidden, or when it was read since
@@ -157,11 +155,11 @@ class Cache:
                 return False
             self._hidden.discard(uid)
             if item is None:
-                entries[uid] = replace(entry or _Entry({}), presence=Presence.GONE, at=self._clock())
+                entries[uid] = (entry or _Entry({}))._replace(presence=Presence.GONE, at=self._clock())
                 return False
             self._put(kind, item)
             self._hidden.add(uid)
-            entries[uid] = replace(entries[uid], presence=Presence.HIDDEN, at=self._clock(), was_read=True)
+            entries[uid] = entries[uid]._replace(presence=Presence.HIDDEN, at=self._clock(), was_read=True)
             return entry is None or not entry.was_read
 
     def note_deletion(self, job: str, *, requested: bool) -> None:
@@ -184,7 +182,7 @@ class Cache:
         presence = Presence.GONE if gone else Presence.HIDDEN
         if not gone:
             self._hidden.add(uid)
-        entries[uid] = replace(entries[uid], presence=presence, at=self._clock(), was_read=False)
+        entries[uid] = entries[uid]._replace(presence=presence, at=self._clock(), was_read=False)
 
     def _tells_its_end(self, kind: str, item: Json) -> bool:
         """Return True if an object that isn't shown any more was being deleted, so that nothing else explains it."""
@@ -225,9 +223,11 @@ class Cache:
             self._jobs[uid] = _Entry(dict(item))
             return
         before = self._pods.get(uid)
-        job = metadata.get("job") or (before.object["metadata"].get("job") if before is not None else "") or ""
+        job = metadata.get("job") or ""
+        if not job and before is not None and (job := before.object["metadata"].get("job") or ""):
+            item = {**item, "metadata": {**metadata, "job": job}}  # the last sign of it was taken off
         by_reference = not metadata.get("orphaned") or (before is not None and before.by_reference)
-        self._pods[uid] = _Entry({**item, "metadata": {**metadata, "job": job}}, by_reference=by_reference)
+        self._pods[uid] = _Entry(dict(item), by_reference=by_reference)
         siblings = self._pods_of_job.setdefault(job, [])
         if uid not in siblings:
             siblings.append(uid)

@@ -188,6 +188,19 @@ def test_a_label_taken_off_before_a_worker_starts(
     assert not cluster.objects
 
 
+def test_a_pod_that_its_job_let_go_is_still_the_runs(
+    backend: KubernetesBackend, handle: Any, pod: Json, cluster: FakeCluster
+) -> None:
+    """Kubernetes' Job controller lets go of a pod without its label, and starts another."""
+    until(backend, handle, Phase.RUNNING)
+    metadata = cluster.relabel("pods", POD, **{"batch.kubernetes.io/controller-uid": None})["metadata"]
+    cluster.change("pods", POD, metadata={**metadata, "ownerReferences": []}, status=ENDED)
+    assert until(backend, handle, Phase.ENDED, Cause.START_FAILED).exit_code == 3
+    confirm(backend, handle)
+    assert deleted(cluster, "pods") == [POD]
+    assert not cluster.objects
+
+
 def test_an_object_that_cannot_be_looked_up_is_unknown(
     backend: KubernetesBackend, handle: Any, pod: Json, cluster: FakeCluster
 ) -> None:
