@@ -193,7 +193,8 @@ def test_a_pod_that_its_job_let_go_is_still_the_runs(
 ) -> None:
     """Kubernetes' Job controller lets go of a pod without its label, and starts another."""
     until(backend, handle, Phase.RUNNING)
-    metadata = cluster.relabel("pods", POD, **{"batch.kubernetes.io/controller-uid": None})["metadata"]
+    taken: dict[str, Any] = {"batch.kubernetes.io/controller-uid": None}
+    metadata = cluster.relabel("pods", POD, **taken)["metadata"]
     cluster.change("pods", POD, metadata={**metadata, "ownerReferences": []}, status=ENDED)
     assert until(backend, handle, Phase.ENDED, Cause.START_FAILED).exit_code == 3
     confirm(backend, handle)
