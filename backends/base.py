@@ -67,12 +67,16 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The infrastructure of one attempt as the service lists it. ``age`` is in seconds."""
+    """The infrastructure of one attempt as the service lists it.
+
+    ``age`` is in seconds. ``kept_by``: what keeps it, though its deletion was requested; empty if nothing does.
+    """
 
     run_id: str
     attempt: int
     age: float
     handle: Handle
+    kept_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import copy
 import json
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,14 +54,18 @@ class ReceivedRequest:
 
 @dataclass
 class FakeCluster:
-    """Stored objects, their history, and the faults and rights that tests set."""
+    """Stored objects, their history, and the faults and rights that tests set.
+
+    A watch by labels shows an object that loses them as DELETED, as the API server does.
+    """
 
     objects: dict[Key, Json] = field(default_factory=dict)
     history: list[tuple[int, str, str, Json]] = field(default_factory=list)  # version, event, kind, object
     uid: str = field(default_factory=lambda: str(uuid.uuid4()))  #: of kube-system; ConfigMaps' UIDs derive from it
+    earlier: dict[int, Json] = field(default_factory=dict)  #: by version: the object that was changed then
     version: int = 100
     forgotten: int = 0  #: watches from before this version get 410
-    bookmarks: float = 0.2  #: seconds between two bookmarks
+    bookmarks: float = 0.2  #: seconds between two bookmarks; 0: none are sent
     tokens: set[str] = field(default_factory=lambda: {"token-1"})
     errors: dict[tuple[str, str], StatusError] = field(default_factory=dict)  #: responses by method and kind
     allowed: bool = True  #: result of a SelfSubjectAccessReview
@@ -118,7 +123,11 @@ class FakeCluster:
         template = job["spec"]["template"]["metadata"]
         metadata = {
             "name": name or f"{job['metadata']['name']}-pod",
-            "labels": {**template["labels"], "job-name": job["metadata"]["name"]},
+            "labels": {
+                **template["labels"],
+                "job-name": job["metadata"]["name"],
+                "batch.kubernetes.io/controller-uid": job["metadata"]["uid"],
+            },
             "annotations": template.get("annotations", {}),
             "ownerReferences": [owner],
         }
@@ -132,9 +141,28 @@ class FakeCluster:
                 raise StatusError(409, "Conflict", "the UID in the precondition does not match")
             for key, item in list(self.objects.items()):
                 owners = [owner["uid"] for owner in item["metadata"].get("ownerReferences") or ()]
-                if deleted_uid in owners:
+                if deleted_uid in owners and not self.get(kind, name, namespace)["metadata"].get("finalizers"):
                     self._remove(key)
             return self._remove((kind, namespace, name))
+
+    def relabel(self, kind: str, name: str, namespace: str = "default", **labels: str | None) -> Json:
+        """Set labels of an object; None takes one off."""
+        with self.changed:
+            metadata = self.get(kind, name, namespace)["metadata"]
+            merged = {**metadata.get("labels", {}), **labels}
+            kept = {key: value for key, value in merged.items() if value is not None}
+            return self.change(kind, name, namespace, metadata={**metadata, "labels": kept})
+
+    def orphan(self, kind: str, name: str, namespace: str = "default") -> None:
+        """Delete an object with the orphan policy, as the garbage collector does: what it owns stays, without it."""
+        with self.changed:
+            uid = self.get(kind, name, namespace)["metadata"]["uid"]
+            for key, item in list(self.objects.items()):
+                owners = item["metadata"].get("ownerReferences") or ()
+                if any(owner["uid"] == uid for owner in owners):
+                    left = [owner for owner in owners if owner["uid"] != uid]
+                    self._store("MODIFIED", key, {**item, "metadata": {**item["metadata"], "ownerReferences": left}})
+            self.drop(kind, name, namespace)
 
     def drop(self, kind: str, name: str, namespace: str = "default") -> None:
         """Remove an object without its grace period, if it still exists."""
@@ -159,19 +187,21 @@ class FakeCluster:
             self.forget()
 
     def _remove(self, key: Key) -> Json:
-        if key[0] == "pods" and self.keep_pods:
-            pod = self.objects[key]
-            pod["metadata"]["deletionTimestamp"] = "2026-01-01T01:00:00Z"
-            return self._store("MODIFIED", key, copy.deepcopy(pod))
+        item = self.objects[key]
+        if (key[0] == "pods" and self.keep_pods) or item["metadata"].get("finalizers"):
+            deleted = {**item["metadata"], "deletionTimestamp": "2026-01-01T01:00:00Z"}
+            return self._store("MODIFIED", key, {**item, "metadata": deleted})
         return self._store("DELETED", key, copy.deepcopy(self.objects[key]))
 
     def _store(self, event: str, key: Key, item: Json) -> Json:
         self.version += 1
         item["metadata"]["resourceVersion"] = str(self.version)
+        before = self.objects.get(key, item)
         if event == "DELETED":
             del self.objects[key]
         else:
             self.objects[key] = item
+        self.earlier[self.version] = copy.deepcopy(before)
         self.history.append((self.version, event, key[0], copy.deepcopy(item)))
         self.changed.notify_all()
         return copy.deepcopy(item)
@@ -192,7 +222,8 @@ class FakeCluster:
 
     def watch(self, kind: str, namespace: str, query: Mapping[str, str]) -> Iterator[Json]:
         at = int(query["resourceVersion"])
-        while not self.stopped:
+        ends_at = time.monotonic() + float(query.get("timeoutSeconds") or 3600)
+        while not self.stopped and time.monotonic() < ends_at:
             with self.changed:
                 if at < self.forgotten:
                     gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
@@ -200,14 +231,19 @@ class FakeCluster:
                     return
                 events = [change for change in self.history if change[0] > at and change[2] == kind]
                 at = max(at, self.version)
-                if not events and not self.changed.wait(self.bookmarks):
+                if not events and not self.changed.wait(self.bookmarks or 0.1) and self.bookmarks:
                     bookmark = {"kind": KINDS[kind][1], "metadata": {"resourceVersion": str(at)}}
                     events = [(at, "BOOKMARK", kind, bookmark)]
-            for _, event, _, item in events:
-                if event == "BOOKMARK" or (
-                    item["metadata"].get("namespace") == namespace and _is_selected(item, query)
-                ):
+            for version, event, _, item in events:
+                if event == "BOOKMARK":
                     yield {"type": event, "object": item}
+                elif item["metadata"].get("namespace") != namespace:
+                    continue
+                elif _is_selected(item, query):
+                    yield {"type": event, "object": item}
+                elif event == "MODIFIED" and _is_selected(last := self.earlier[version], query):
+                    last["metadata"]["resourceVersion"] = str(version)
+                    yield {"type": "DELETED", "object": last}
 
 
 def _is_selected(item: Json, query: Mapping[str, str]) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
@@ -32,15 +33,14 @@ from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
+from backends.kubernetes.orphans import infrastructure
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.summary import summary
-from backends.kubernetes.timestamps import age
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.place_identity import Identity, part_of
 from dispatcher.settings import Settings
-from dispatcher.support.ids import is_run_id
 
 if TYPE_CHECKING:
     from dispatcher.inspection.finding import Finding
@@ -178,7 +178,7 @@ class KubernetesBackend(ContainerBackend):
             return ()
         with translated(self._api, key.namespace):
             try:
-                pods = self._jobs.pods(key, self._jobs.cache(handle))
+                pods = self._jobs.pods(handle, self._jobs.cache(handle))
             except ApiError as error:
                 if error.status != 404:
                     raise
@@ -219,23 +219,16 @@ class KubernetesBackend(ContainerBackend):
         return str(handle["uid"])
 
     def orphans(self, instance: str) -> list[Found]:
-        now, label = time.time(), manifest.label_value(instance)
-        orphans = []
+        label = manifest.label_value(instance)
+        listed: list[Found] = []
         for namespace in self._scope.namespaces:
             with translated(self._api, namespace):
-                jobs = self._jobs.list_all(namespace, label)
+                pods = self._jobs.all_pods(namespace, label)  # first: a Job may be created meanwhile, not lost
+                jobs = self._jobs.all_jobs(namespace, label)
                 identity = part_of(self._identity.current(), namespace)
-            for job in jobs:
-                metadata, spec = job["metadata"], job["spec"]
-                if not is_run_id(metadata["run"]) or not metadata["attempt"].isdecimal() or spec["suspend"]:
-                    continue  # not ours, or a quota queue holds it, which may take any time
-                key = JobKey(namespace, metadata["name"], metadata["uid"])
-                handle = make_handle(
-                    key, cluster=self._scope.cluster, container=spec["container"], instance=label, identity=identity
-                )
-                attempt = int(metadata["attempt"])
-                orphans.append(Found(run_id=metadata["run"], attempt=attempt, age=age(job, now), handle=handle))
-        return orphans
+            handle_of = partial(make_handle, cluster=self._scope.cluster, instance=label, identity=identity)
+            listed += infrastructure(jobs, pods, namespace=namespace, handle_of=handle_of, now=time.time())
+        return listed
 
     def close(self) -> None:
         self._watches.stop()

@@ -26,7 +26,7 @@ def failed_init_logs(api: Api, jobs: Jobs, handle: Handle) -> dict[str, tuple[st
     """
     key = JobKey.of(handle)
     try:
-        for pod in reversed(jobs.pods(key, jobs.cache(handle))):
+        for pod in reversed(jobs.pods(handle, jobs.cache(handle))):
             if names := [str(status["name"]) for status in failed_inits(pod)]:
                 texts = {name: api.log(key.namespace, str(pod["metadata"]["name"]), name) for name in names}
                 return {name: tuple(text.splitlines()) for name, text in texts.items()}

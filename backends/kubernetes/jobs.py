@@ -6,14 +6,15 @@ Used by whatever observes, lists or deletes Jobs. Only :mod:`backends.kubernetes
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from backends.base import Handle
 from backends.kubernetes import manifest
 from backends.kubernetes.cluster.api import Api, ApiError
-from backends.kubernetes.cluster.cache import Cache, trim
+from backends.kubernetes.cluster.cache import Cache
 from backends.kubernetes.cluster.identity import ClusterIdentity
+from backends.kubernetes.cluster.trim import trim
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.handle import JobKey
 from dispatcher.errors import Transient
@@ -22,6 +23,8 @@ from dispatcher.support.log_throttle import LogThrottle
 logger = logging.getLogger(__name__)
 
 MISMATCH_RETRY = 30.0  #: seconds until a request about another cluster's Job is tried again
+
+Json = dict[str, Any]
 
 
 class Jobs:
@@ -53,18 +56,6 @@ class Jobs:
             raise
         return metadata
 
-    def find(self, key: JobKey) -> Mapping[str, Any] | None:
-        """Return the metadata of this very Job from the API server; None if it is gone."""
-        metadata = self.read(key.namespace, key.name)
-        return metadata if metadata is not None and metadata["uid"] == key.uid else None
-
-    def exists(self, key: JobKey) -> bool:
-        """Return True if the API server has this very Job; if not, the cluster's identity has been read again."""
-        if self.find(key) is not None:
-            return True
-        self._identity.read()
-        return False
-
     def check_cluster(self, target: Mapping[str, Any]) -> None:
         """Check that a handle or request whose Job wasn't found is of this cluster, whose identity is read now.
 
@@ -76,44 +67,138 @@ class Jobs:
         if doubt := self._identity.doubt(target):
             raise Transient(doubt, retry_in=MISMATCH_RETRY)
 
-    def list_all(self, namespace: str, instance: str) -> list[dict[str, Any]]:
+    def job(self, handle: Handle, cache: Cache | None) -> Mapping[str, Any] | None:
+        """Return this very Job, trimmed as the cache keeps it; None if it is gone.
+
+        Raises:
+            Transient: it wasn't found, and may be on another cluster.
+        """
+        key = JobKey.of(handle)
+        if cache is not None:
+            job, gone = cache.job(key.uid)
+            is_hidden = any(hidden.kind == "jobs" for hidden in cache.hidden(key.uid))
+            if gone or (job is not None and not is_hidden):
+                return None if gone else job
+        job = self._find(handle, "jobs", key.name, key.uid)
+        if cache is not None:
+            self._settle(cache, key.namespace, "jobs", key.name, key.uid, job)
+        return job
+
+    def pods(self, handle: Handle, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
+        """Return the pods of a Job that still exist, oldest first, trimmed as the cache keeps them. If the cache knows
+        neither Job nor pods, the API server is asked.
+
+        Raises:
+            Transient: one that watches stopped to show wasn't found, and may be on another cluster.
+        """
+        key = JobKey.of(handle)
+        if cache is None or (cache.job(key.uid)[0] is None and not cache.pods(key.uid)):
+            named = [pod for pod in self.pods_named(key.namespace, key.name) if pod["metadata"]["job"] == key.uid]
+            named.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
+            return [pod for pod in named if not pod["metadata"].get("orphaned")] or named[:1]  # as the cache does
+        for hidden in cache.hidden(key.uid):
+            if hidden.kind == "pods":
+                self._settle(cache, key.namespace, *hidden, self._find(handle, *hidden))
+        return [pod.object for pod in cache.pods(key.uid) if not pod.gone]
+
+    def pods_named(self, namespace: str, name: str) -> list[Json]:
+        """Return the pods that carry the name of a Job as a label, from the API server, trimmed as the cache keeps
+        them."""
+        return list(self._listed(namespace, "pods", f"job-name={name}"))
+
+    def look_up(self, handle: Handle, cache: Cache) -> None:
+        """Read the hidden ones among a Job and its pods by name, and store what is found. If the cache never had the
+        Job, and not because a watch is late, its pods are listed by its name: they may have lost our labels, too.
+
+        Raises:
+            Transient: something wasn't found, and may be on another cluster.
+        """
+        key = JobKey.of(handle)
+        if cache.job(key.uid) == (None, False):
+            job = self.job(handle, cache)
+            is_late = job is not None and job["metadata"]["instance"]
+            if not is_late and not cache.pods(key.uid):
+                for pod in self.pods(handle, None):
+                    self._settle(cache, key.namespace, "pods", pod["metadata"]["name"], pod["metadata"]["uid"], pod)
+            return
+        for hidden in cache.hidden(key.uid):
+            self._settle(cache, key.namespace, *hidden, self._find(handle, *hidden))
+
+    def all_jobs(self, namespace: str, instance: str) -> list[Json]:
         """Return all Jobs of an installation in a namespace, trimmed as the cache keeps them."""
         cache = self._watches.current_cache(namespace, instance)
+        selector = f"{manifest.INSTANCE}={instance}"
+        return cache.jobs() if cache is not None else list(self._listed(namespace, "jobs", selector))
+
+    def all_pods(self, namespace: str, instance: str) -> list[Json]:
+        """Return all pods of an installation in a namespace, trimmed as the cache keeps them."""
+        cache = self._watches.current_cache(namespace, instance)
+        selector = f"{manifest.INSTANCE}={instance}"
+        return cache.all_pods() if cache is not None else list(self._listed(namespace, "pods", selector))
+
+    def delete(self, key: JobKey, cache: Cache | None = None) -> bool:
+        """Request the deletion of this very Job and of all that it owns; return True if the Job was gone already."""
         if cache is not None:
-            return cache.jobs()
-        pages = self._api.pages(namespace, "jobs", {"labelSelector": f"{manifest.INSTANCE}={instance}"})
-        return [trim("jobs", job) for page in pages for job in page.get("items") or ()]
+            cache.note_deletion(key.uid, requested=True)  # before a watch shows its effect
+        was_gone = True
+        try:
+            was_gone = self._delete(key.namespace, "jobs", key.name, key.uid)
+        finally:
+            if was_gone and cache is not None:
+                cache.note_deletion(key.uid, requested=False)
+        return was_gone
 
-    def pods(self, key: JobKey, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
-        """Return the pods of a Job that still exist, oldest first. Without a cached Job, the API server is asked."""
-        if cache is not None and cache.job(key.uid)[0] is not None:
-            return [pod.object for pod in cache.pods(key.uid) if not pod.gone]
-        pages = self._api.pages(key.namespace, "pods", {"labelSelector": f"job-name={key.name}"})
-        return [
-            pod
-            for page in pages
-            for pod in page.get("items") or ()
-            if any(owner.get("uid") == key.uid for owner in pod["metadata"].get("ownerReferences") or ())
-        ]
+    def delete_pod(self, namespace: str, pod: Mapping[str, Any]) -> None:
+        """Request the deletion of this very pod, within its own grace."""
+        self._delete(namespace, "pods", str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
 
-    def delete_pod(self, namespace: str, pod: Mapping[str, Any], *, grace: int) -> None:
+    def delete_secret(self, namespace: str, name: str) -> None:
+        """Delete the Secret of that name, if there is one."""
+        self._delete(namespace, "secrets", name, None)
+
+    def shorten_grace(self, namespace: str, pod: Mapping[str, Any], seconds: int) -> None:
         """Delete a pod with so many seconds of grace. Without the right to do so, leave it to its Job's deletion."""
         metadata = pod["metadata"]
         try:
-            self._api.delete(namespace, "pods", metadata["name"], uid=metadata["uid"], grace=grace)
+            self._delete(namespace, "pods", metadata["name"], metadata["uid"], grace=seconds)
         except ApiError as error:
-            if error.status == 403:
-                self._throttle.warn(f"Pods of namespace {namespace} keep their whole grace", error, kind=namespace)
-            elif error.status not in {404, 409}:
+            if error.status != 403:
                 raise
+            self._throttle.warn(f"Pods of namespace {namespace} keep their whole grace", error, kind=namespace)
 
-    def delete(self, key: JobKey) -> bool:
-        """Ask for the deletion of this very Job and its pods; return True if the Job was gone already."""
+    def _delete(self, namespace: str, kind: str, name: str, uid: str | None, *, grace: int | None = None) -> bool:
         try:
-            self._api.delete(key.namespace, "jobs", key.name, uid=key.uid)
+            self._api.delete(namespace, kind, name, uid=uid, grace=grace)
         except ApiError as error:
-            # 409: the Job of that name has another UID, so ours is gone
+            # 409: the object of that name has another UID, so ours is gone
             if error.status in {404, 409}:
                 return True
             raise
         return False
+
+    def _find(self, handle: Handle, kind: str, name: str, uid: str) -> Json | None:
+        """Return this very object from the API server, trimmed; None if it is gone, and not on another cluster."""
+        try:
+            item: Json | None = self._api.get(str(handle["namespace"]), kind, name)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            item = None
+        if item is not None and item["metadata"]["uid"] == uid:
+            return trim(kind, item)
+        self.check_cluster(handle)
+        return None
+
+    def _settle(
+        self, cache: Cache, namespace: str, kind: str, name: str, uid: str, item: Mapping[str, Any] | None
+    ) -> None:
+        if cache.settle(kind, uid, item) and item is not None and not item["metadata"]["instance"]:
+            logger.warning(
+                "%s %s/%s has lost its label %r, so no watch shows it; it is read by name until it ends",
+                *("Job" if kind == "jobs" else "Pod", namespace, name, manifest.INSTANCE),
+            )
+
+    def _listed(self, namespace: str, kind: str, selector: str) -> Iterator[Json]:
+        for page in self._api.pages(namespace, kind, {"labelSelector": selector}):
+            for item in page.get("items") or ():
+                yield trim(kind, item)

@@ -38,7 +38,7 @@ def times(job: Object | None, pods: Sequence[Pod], events: Iterable[Object], con
         for event in events:
             if event.get("reason") == "Pulled" and event.get("involvedObject", {}).get("uid") == uid:
                 texts["pulled"] = event.get("lastTimestamp") or event.get("eventTime")
-    moments = {name: at for name, text in texts.items() if (at := _seconds(text)) is not None}
+    moments = {name: at for name, text in texts.items() if (at := seconds(text)) is not None}
     due = _stop_due(pods[-1].object, container) if pods else None
     return moments if due is None else {**moments, STOP_DUE: due}
 
@@ -49,7 +49,7 @@ def _stop_due(pod: Object, container: str) -> float | None:
     ``deletionTimestamp`` is the end of the pod's grace, of which the runner keeps the last third for its report.
     """
     metadata = pod.get("metadata", {})
-    over = _seconds(metadata.get("deletionTimestamp"))
+    over = seconds(metadata.get("deletionTimestamp"))
     if over is None or not has_started(pod, container) or has_ended(pod, container):
         return None
     return over - float(metadata.get("deletionGracePeriodSeconds") or 0.0) * (1 - FLOW_SHARE)
@@ -57,11 +57,12 @@ def _stop_due(pod: Object, container: str) -> float | None:
 
 def age(item: Object, now: float) -> float:
     """Return the seconds since an object was created; 0 if it has no timestamp."""
-    created = _seconds(item.get("metadata", {}).get("creationTimestamp"))
+    created = seconds(item.get("metadata", {}).get("creationTimestamp"))
     return 0.0 if created is None else max(0.0, now - created)
 
 
-def _seconds(text: object) -> float | None:
+def seconds(text: object) -> float | None:
+    """Return a timestamp as seconds since the epoch; None if it can't be read."""
     try:
         return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
     except ValueError:

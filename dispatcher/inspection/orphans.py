@@ -86,7 +86,7 @@ class OrphanCleanup:
         attempts = {(infrastructure.run_id, infrastructure.attempt) for _, infrastructure in listed}
         unwanted = unwanted_attempts(self._records.runs, attempts)
         return [
-            Orphan(backend=name, infrastructure=infrastructure, why=_why(unwanted[key]))
+            Orphan(backend=name, infrastructure=infrastructure, why=_why(unwanted[key], infrastructure.kept_by))
             for name, infrastructure in listed
             if (key := (infrastructure.run_id, infrastructure.attempt)) in unwanted
         ]
@@ -152,5 +152,6 @@ def unwanted_attempts(runs: Runs, attempts: Collection[tuple[str, int]]) -> dict
     }
 
 
-def _why(record: Record | None) -> str:
-    return "no such run" if record is None else f"the run is {record.state}, attempt {record.attempt}"
+def _why(record: Record | None, kept_by: str) -> str:
+    why = "no such run" if record is None else f"the run is {record.state}, attempt {record.attempt}"
+    return f"{why}; {kept_by}" if kept_by else why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,3 +85,8 @@ def object_name(run_id: str, attempt: int) -> str:
     short = hashlib.sha256(run_id.encode()).hexdigest()[:8]
     stem = "".join(letter for letter in run_id.lower() if letter.isalnum())[:26]
     return f"flow-{stem}-{short}-{attempt}"
+
+
+def is_object_name(name: str) -> bool:
+    """Return True if a name has the form that :func:`object_name` gives, which nobody else's objects have."""
+    return re.fullmatch(r"flow-[a-z0-9]{1,26}-[0-9a-f]{8}-[1-9][0-9]*", name) is not None

@@ -18,8 +18,9 @@ from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import transitions
+from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import State
+from dispatcher.runs.states import Cause, State
 from dispatcher.serialization.signing_keys import spec_digest
 from tests.conftest import PYTHON
 from tests.integration.workers import ROOT, Bench, children_of, is_alive
@@ -85,6 +86,17 @@ class AssignedRun:
         """Return the only report of a kind."""
         (report,) = [report for report in self.reports() if report.kind is kind]
         return report
+
+    def request_cancel(self) -> None:
+        """Cancel the run, of which no worker takes notice."""
+        assert self.record.holder
+        self._step(transitions.request_cancel)
+
+    def close(self) -> None:
+        """End the run as a supervisor does that takes its container for lost."""
+        assert self.record.holder
+        lost = Outcome(cause=Cause.NODE_LOST, message="lost")
+        self._step(partial(transitions.abandon, epoch=self.epoch, outcome=lost, here=False))
 
     def finish(self) -> None:
         """End the run as its supervisor does once the runner has exited."""

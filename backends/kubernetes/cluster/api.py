@@ -18,7 +18,7 @@ from backends.rate_limit import Pace
 
 Json = dict[str, Any]
 
-_WATCH_DURATION = 300  # seconds after which the server ends a watch by itself
+_WATCH_DURATION = 300  # seconds after which the server ends a watch by itself, at most
 _PAGE_SIZE = 500
 _LOG_TIMEOUT = 5.0  # seconds to wait for each part of a container's log
 
@@ -134,13 +134,15 @@ class Api:
         the watch; an error event is raised.
 
         Args:
-            silence: seconds without a byte after which the watch is given up; a bookmark comes each minute.
+            silence: seconds without a byte after which the watch is given up. The server ends it before that, since
+                it sends no bookmarks of kinds that it doesn't cache, such as events.
         """
+        duration = min(_WATCH_DURATION, max(1, int(silence / 2)))
         query = {
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(_WATCH_DURATION),
+            "timeoutSeconds": str(duration),
             **selectors,
         }
         response = self._send("GET", _path(namespace, kind), query, None, read=silence)

@@ -1,68 +1,74 @@
-"""Lookups of single Jobs on a thread of their own, so that a slow API server never delays an observation.
-
-Used for Jobs that no watch has shown.
-"""
+"""Lookups of what no watch shows, on a thread of their own, so that a slow API server never delays an observation."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from backends.kubernetes.handle import JobKey
 
 logger = logging.getLogger(__name__)
 
+#: Seconds for which the failure of a lookup stands, before the next one.
+FAILURE_KEPT = 2.0
 
-class JobLookup:
-    """Keeps each result until it is taken, once. UIDs are never reused, so a kept negative result stays right.
+#: Looks up the objects of a Job, and stores them. An exception that it raises is the lookup's result.
+Call = Callable[[], None]
+
+
+class Lookups:
+    """Makes lookups, one at a time.
 
     Args:
-        exists: returns True if a Job exists, by one request. An exception that it raises is a result, too.
-        on_result: called on the thread when there is a result to take.
+        on_result: called on the thread when a lookup has ended.
     """
 
-    def __init__(self, exists: Callable[[JobKey], bool], on_result: Callable[[JobKey], None]) -> None:
-        self._exists = exists
+    def __init__(self, on_result: Callable[[JobKey], None]) -> None:
         self._on_result = on_result
-        self._requested: queue.SimpleQueue[JobKey | None] = queue.SimpleQueue()
+        self._requested: queue.SimpleQueue[tuple[JobKey, Call] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._results: dict[JobKey, bool | Exception | None] = {}  # None: under way
+        self._pending: set[JobKey] = set()
+        self._failures: dict[JobKey, tuple[float, Exception]] = {}
         self._thread: threading.Thread | None = None
 
-    def result(self, key: JobKey) -> bool | Exception | None:
-        """Return the result without waiting; None if there is none yet. Starts a lookup if none is under way."""
+    def request(self, key: JobKey, call: Call) -> Exception | None:
+        """Request a lookup, unless one of this Job is under way. Return at once: the failure of the last one, if that
+        was a moment ago or the next is still under way."""
         with self._lock:
-            if key in self._results:
-                result = self._results[key]
-                if result is not None:
-                    del self._results[key]
-                return result
-            self._results[key] = None
+            failed_at, failure = self._failures.get(key, (0.0, None))
+            if key in self._pending or (failure is not None and time.monotonic() - failed_at < FAILURE_KEPT):
+                return failure
+            self._pending.add(key)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="kubernetes-lookup", daemon=True)
                 self._thread.start()
-        self._requested.put(key)
-        return None
+        self._requested.put((key, call))
+        return failure
 
     def forget(self, key: JobKey) -> None:
-        """Drop the result of a Job that is no longer polled."""
+        """Drop the failure of a Job that is no longer polled."""
         with self._lock:
-            self._results.pop(key, None)
+            self._failures.pop(key, None)
 
     def stop(self) -> None:
         """Stop the thread, without waiting for a request under way."""
         self._requested.put(None)
 
     def _run(self) -> None:
-        while (key := self._requested.get()) is not None:
+        while (requested := self._requested.get()) is not None:
+            key, call = requested
+            failure: Exception | None = None
             try:
-                result: bool | Exception = self._exists(key)
+                call()
             except Exception as error:
                 logger.info("Lookup of Job %s/%s failed: %s", key.namespace, key.name, error)
-                result = error
+                failure = error
             with self._lock:
-                if key in self._results:
-                    self._results[key] = result
+                self._pending.discard(key)
+                self._failures.pop(key, None)
+                if failure is not None:
+                    self._failures[key] = time.monotonic(), failure
             self._on_result(key)

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 
 from backends.base import Changed
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
-from backends.kubernetes.cluster.cache import Cache, Json, job_uid, trim
+from backends.kubernetes.cluster.cache import Cache, Json
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.cluster.identity import RIGHT, ClusterIdentity
+from backends.kubernetes.cluster.trim import job_uid, trim
 from backends.kubernetes.manifest import RUN
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import DispatcherError
@@ -37,6 +38,7 @@ _EVENTS = ",".join(
     f"reason!={reason}" for reason in ("SuccessfulCreate", "Scheduled", "Created", "Started", "Killing", "Completed")
 )
 _START_TIMEOUT = 10.0  # seconds for the first lists, before their absence counts as an outage
+_EMPTY_WATCH_DELAY = 0.2  # seconds until a watch is reopened that the server ended without an event
 _MAX_RETRY_DELAY = 30.0  # seconds between two attempts to reach a server that doesn't answer
 
 
@@ -138,8 +140,7 @@ class NamespaceWatch:
             try:
                 if self._needs_list(health):
                     self._list(kind)
-                self._watch(kind)
-                delay = 0.0
+                delay = 0.0 if self._watch(kind) else _EMPTY_WATCH_DELAY
             except ClusterChanged:
                 return
             except ApiError as error:
@@ -163,7 +164,10 @@ class NamespaceWatch:
         """Note an error; return the seconds until the next attempt, few if the server has answered since the last."""
         health = self.health[kind]
         if not health.error:  # the first since the last contact
-            self._warnings[kind].warn(f"Watch of {kind} in {self._namespace} broke off; reopening", error)
+            if isinstance(error, ApiError) and error.status == _GONE:
+                logger.info("Watch of %s in %s: its version has expired; listing again", kind, self._namespace)
+            else:
+                self._warnings[kind].warn(f"Watch of {kind} in {self._namespace} broke off; reopening", error)
             delay = 0.0
         health.error = str(error) or type(error).__name__
         return retry_after or min(_MAX_RETRY_DELAY, max(0.2, delay * 2)) * random.uniform(0.7, 1.0)
@@ -210,21 +214,25 @@ class NamespaceWatch:
                            "of an identified cluster is out of sight once its Job isn't found, and runs created now "
                            "could be mistaken for another cluster's", self._namespace, RIGHT)  # fmt: skip
 
-    def _watch(self, kind: str) -> None:
-        """Store events until the server ends the watch or a list is due. A watch that broke off continues from its
-        version; only the server can declare that expired."""
+    def _watch(self, kind: str) -> bool:
+        """Store events until the server ends the watch, as it does after a while, or a list is due. Return True if it
+        has sent any. A watch that broke off continues from its version; only the server can declare that expired."""
         health = self.health[kind]
+        received = False
         health.watches += 1
         selectors, silence = self._selectors[kind], self._settings.silence
         stream = self._api.watch(self._namespace, kind, health.version, selectors, silence=silence)
         for event in stream:
             self._note_contact(kind)
+            received = True
             changed = event["object"]
             if event["type"] != "BOOKMARK":
                 self._store(kind, changed, deleted=event["type"] == "DELETED")
             health.version = str(changed["metadata"]["resourceVersion"])
             if self._stopped.is_set() or time.monotonic() - health.listed_at >= self._settings.relist:
-                return
+                return True
+        self._note_contact(kind)
+        return received
 
     def _store(self, kind: str, changed: Json, *, deleted: bool) -> None:
         trimmed = trim(kind, changed)

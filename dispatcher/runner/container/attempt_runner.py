@@ -30,7 +30,7 @@ from dispatcher.runner.loading import Loader, loading_failed
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import Cause
+from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
 from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
@@ -66,6 +66,8 @@ class AttemptRunner:
         self._settings = settings
         self._tell = tell
         self._guard = guard
+        self._version: int | None = None  # of the record, as last read
+        self._has_ended = False
 
     def run(self, record: Record) -> bool:
         """Run the claimed attempt to its end, and report it. Return True if SIGTERM ended the flow.
@@ -133,6 +135,7 @@ class AttemptRunner:
 
     def _note_end(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         """Note how the flow ended, in the termination message and for the parent, before it is reported."""
+        self._has_ended = True
         self._write_message(outcome, exit_call)
         self._tell("message_written")
 
@@ -164,11 +167,29 @@ class AttemptRunner:
         self._records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
     def _send_heartbeats(self) -> None:
-        """Send heartbeats until the process ends. A lost one is not repeated."""
+        """Send heartbeats until the process ends, and read at each whether the attempt is still wanted. What is lost
+        is not repeated."""
         while True:
             time.sleep(_HEARTBEAT_INTERVAL)
             with contextlib.suppress(Exception):
                 self._send(ReportKind.ALIVE, Outcome())
+            with contextlib.suppress(Exception):
+                self._stop_if_unwanted()
+
+    def _stop_if_unwanted(self) -> None:
+        """Have the parent stop the flow, as SIGTERM does, if the run was cancelled or the attempt is closed.
+
+        Usually SIGTERM has come before. Not where nobody could send it: no worker lives, or it can't delete the pod.
+        """
+        run_id = self._assignment.run_id
+        version = self._records.runs.version(run_id)
+        if self._has_ended or version is None or version == self._version:
+            return
+        record, _ = self._records.runs.get(run_id)
+        self._version = record.version
+        closed = record.terminal or record.attempt != self._assignment.attempt
+        if closed or record.state is State.CANCELLING:
+            self._tell("unwanted")
 
 
 def _with_stop_message(outcome: Outcome) -> Outcome:

@@ -154,7 +154,7 @@ class ContainerParent:
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
-            case ["cancelled"]:  # its record says so, and the pod is deleted later
+            case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
             case ["flow_ended"]:
                 self._stop_clocks("timeout", "flow", "resend")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backends.base import Observation, Phase
-from backends.kubernetes.cluster.cache import trim
+from backends.kubernetes.cluster.trim import trim
 from backends.kubernetes.reasons import Pod, Snapshot, observe
 from backends.kubernetes.suspension import QUEUE_LABEL, suspended_by
 from dispatcher import Cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -166,8 +167,25 @@ def test_a_silent_watch_is_reopened(tmp_path: Path, proxy: FaultProxy, cluster: 
     backend.close()
 
 
+def test_a_quiet_watch_is_reopened_without_a_warning(
+    tmp_path: Path, proxy: FaultProxy, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An API server sends no bookmarks of events, which it doesn't cache, and ends a watch after the time asked for."""
+    cluster.bookmarks = 0
+    backend = KubernetesBackend(settings(tmp_path, proxy.port, silence=2.0))
+    with caplog.at_level(logging.INFO):
+        backend.watch(lambda key, run_id: None, "inst")
+        health = backend._watches.get("default", "inst").health
+        eventually(lambda: all(health[kind].watches >= 3 for kind in health), "watches that were reopened")
+    assert [health[kind].lists for kind in health] == [1, 1, 1]
+    assert not [record for record in caplog.records if record.name.startswith("backends")]
+    backend.close()
+
+
 @pytest.mark.row(24)
-def test_410_leads_to_a_new_list(backend: KubernetesBackend, handle: Any, cluster: FakeCluster) -> None:
+def test_410_leads_to_a_new_list(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     pod = cluster.add_pod(cluster.get("jobs", NAME), **running())
     until(backend, handle, Phase.RUNNING)
     watch = backend._watches.get("default", "inst")
@@ -175,8 +193,9 @@ def test_410_leads_to_a_new_list(backend: KubernetesBackend, handle: Any, cluste
     with cluster.changed:
         del cluster.objects["pods", "default", pod["metadata"]["name"]]  # its DELETED event is lost
     eventually(lambda: watch.health["pods"].lists == 2, "a second list")
-    observation = poll(backend, handle)
-    assert (observation.phase, observation.cause, observation.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+    assert until(backend, handle, Phase.GONE, Cause.KILLED).reason == "deleted"
+    assert cluster.count("GET", f"pods/{pod['metadata']['name']}") == 1, "what a list lacks is looked up by name"
+    assert "broke off" not in caplog.text, "a server compacts its history every few minutes"
 
 
 @pytest.mark.row(24)

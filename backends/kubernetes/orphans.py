@@ -1,0 +1,66 @@
+"""All infrastructure of an installation in a namespace, as its Jobs and pods show it. Pure.
+
+Labels and annotations are data that anybody in the namespace may have copied. So a pod whose Job isn't there counts
+only if its Job was named as an attempt's Job is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from backends.base import Found, Handle
+from backends.kubernetes.handle import JobKey
+from backends.kubernetes.remains import Remains
+from backends.kubernetes.timestamps import age
+from dispatcher.runs.attempt import object_name
+from dispatcher.support.ids import is_run_id
+
+Object = Mapping[str, Any]
+
+
+def infrastructure(
+    jobs: Iterable[Object],
+    pods: Iterable[Object],
+    *,
+    namespace: str,
+    handle_of: Callable[..., Handle],
+    now: float,
+) -> Iterator[Found]:
+    """Yield the infrastructure of each attempt: a Job, or pods without one. Jobs that are suspended are left out: a
+    quota queue holds them, which may take any time.
+
+    Args:
+        jobs, pods: of the installation, trimmed.
+        namespace: theirs.
+        handle_of: makes the handle of a Job's key and ``container``.
+        now: seconds since the epoch.
+    """
+    by_job: dict[str, list[Object]] = {}
+    for pod in pods:
+        by_job.setdefault(str(pod["metadata"].get("job") or ""), []).append(pod)
+    for job in jobs:
+        metadata = job["metadata"]
+        remains = Remains(job, by_job.pop(metadata["uid"], []))
+        if not _names_attempt(metadata) or job["spec"]["suspend"]:
+            continue
+        key = JobKey(namespace, metadata["name"], metadata["uid"])
+        handle = handle_of(key, container=job["spec"]["container"])
+        yield _found(metadata, handle, age(job, now), remains.keeper(namespace, now))
+    by_job.pop("", None)
+    for uid, alone in by_job.items():
+        metadata = alone[0]["metadata"]
+        if not _names_attempt(metadata):
+            continue
+        key = JobKey(namespace, object_name(metadata["run"], int(metadata["attempt"])), uid)
+        handle = handle_of(key, container=alone[0]["spec"].get("container", ""))
+        keeper = Remains(None, alone).keeper(namespace, now)
+        yield _found(metadata, handle, min(age(pod, now) for pod in alone), keeper)
+
+
+def _names_attempt(metadata: Mapping[str, Any]) -> bool:
+    return is_run_id(metadata["run"]) and metadata["attempt"].isdecimal()
+
+
+def _found(metadata: Mapping[str, Any], handle: Mapping[str, Any], seconds: float, keeper: str) -> Found:
+    return Found(run_id=metadata["run"], attempt=int(metadata["attempt"]), age=seconds, handle=handle, kept_by=keeper)
