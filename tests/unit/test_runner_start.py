@@ -30,6 +30,7 @@ def test_the_parent_is_the_standard_library_alone() -> None:
         "dispatcher",
         "dispatcher.runner",
         "dispatcher.runner.container",
+        "dispatcher.runner.container.memory",
         "dispatcher.runner.container.parent",
         "dispatcher.logs",
         "dispatcher.logs.journal",
