@@ -81,13 +81,13 @@ def test_the_log_is_read_once_after_ten_seconds(bench: Bench) -> None:
     assert bench.look() is RUNNING
     assert logged(bench).reads == 0
     bench.now += 0.1
-    seen = bench.explained()
+    observation = bench.explained()
     assert bench.woken.is_set()
-    assert (seen.phase, seen.cause, seen.reason) == (Phase.WAITING, Cause.START_FAILED, WAITING)
-    assert seen.message == f"its runner {REFUSED}"
+    assert (observation.phase, observation.cause, observation.reason) == (Phase.WAITING, Cause.START_FAILED, WAITING)
+    assert observation.message == f"its runner {REFUSED}"
     bench.now += 600
     bench.starts.retain([bench.record])
-    assert bench.look() == seen
+    assert bench.look() == observation
     assert logged(bench).reads == 1
 
 
