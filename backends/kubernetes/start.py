@@ -222,8 +222,8 @@ def _crash(pod: Object, status: Object) -> str:
     if status.get("started") or not (waits or (last and is_side_car(pod, status))):
         return ""
     ends = f" with exit code {last.get('exitCode')} ({last.get('reason')})" if last else ""
-    tail = f": {last['message']}" if last and last.get("message") else "; see its log"
-    return f"{init_name(pod, status)} is started again and again, and ends{ends}{tail}"
+    text = f": {last['message']}" if last and last.get("message") else "; see its log"
+    return f"{init_name(pod, status)} is started again and again, and ends{ends}{text}"
 
 
 def _stalled(pod: Object) -> str:

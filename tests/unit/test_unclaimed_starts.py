@@ -103,7 +103,7 @@ def test_a_log_that_does_not_come_holds_up_nothing(bench: Bench) -> None:
 
 
 def test_few_logs_are_read_at_once(bench: Bench) -> None:
-    """Thousands that can't reach the server: requests for their logs must not be in the way of others."""
+    """Requests for the logs of thousands that can't reach the server must not be in the way of others."""
     logged(bench).gate.clear()
     records = [bench.scene.provisioned(f"many{number}") for number in range(MOST_WAITING + 5)]
 

@@ -110,5 +110,5 @@ def reason_in(lines: Sequence[str]) -> tuple[str, str]:
     words = [line.removeprefix(RUNNER_PREFIX) for line in lines if line.startswith(RUNNER_PREFIX)]
     if words:
         return WAITING, f"its runner {words[-1]}"
-    tail = f"; the last line of its log: {lines[-1]}" if lines else ", and its log says nothing"
-    return UNCLAIMED, f"its container runs, but hasn't claimed the attempt{tail}"
+    output = f"; the last line of its log: {lines[-1]}" if lines else ", and its log says nothing"
+    return UNCLAIMED, f"its container runs, but hasn't claimed the attempt{output}"
