@@ -50,13 +50,13 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         description="Service accounts that runs may use (a JSON list); none: all of the namespace.",
         examples=[["flows"]],
     )
-    allowed_images: tuple[str, ...] = Field(
-        (),
+    allowed_images: frozenset[str] = Field(
+        frozenset(),
         description="Images that Jobs may use, as patterns with * (a JSON list); none: any.",
         examples=[["registry.example/flows/*"]],
     )
-    allowed_secrets: tuple[str, ...] = Field(
-        (),
+    allowed_secrets: frozenset[str] = Field(
+        frozenset(),
         description="Secrets that Jobs may use, as patterns with * (a JSON list); none: any of the namespace.",
         examples=[["flows-*", "registry"]],
     )
@@ -65,8 +65,8 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         description="Kinds of volumes that Jobs may have, apart from hostPath (a JSON list).",
         examples=[["configMap", "emptyDir", "nfs", "secret"]],
     )
-    allowed_host_paths: tuple[str, ...] = Field(
-        (),
+    allowed_host_paths: frozenset[str] = Field(
+        frozenset(),
         description="Paths of nodes that Jobs may mount, with all below them (a JSON list).",
         examples=[["/mnt/data"]],
     )
