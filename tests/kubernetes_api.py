@@ -76,7 +76,7 @@ class FakeCluster:
     requests: list[ReceivedRequest] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=lambda: threading.Condition(threading.RLock()))
     stopped: bool = False
-    logs: dict[str, bytes] = field(default_factory=dict)  #: by container; else two lines
+    logs: dict[str, bytes] = field(default_factory=dict)  #: by container; else ``log``
     on_job: Callable[[Json], Any] | None = None  #: called with each new Job, in the place of controllers
 
     def count(self, method: str, kind: str) -> int:
@@ -306,7 +306,7 @@ class _Handler(BaseHTTPRequestHandler):
         if (error := cluster.errors.get((request.method, kind))) is not None:
             raise error
         if rest == "log":
-            text = cluster.logs.get(str(request.query.get("container")), b"line 1\nline 2\n")
+            text = cluster.logs.get(str(request.query.get("container")), cluster.log)
             self._send(200, text, kind="text/plain")
         elif request.query.get("watch"):
             self._stream(cluster.watch(kind, namespace, request.query))

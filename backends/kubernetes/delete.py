@@ -52,7 +52,7 @@ def delete(jobs: Jobs, handle: Handle, need: Need = Need.WHOLE_GRACE) -> bool:
         deleted_here = not jobs.delete(key, cache)
         if deleted_here and cache is not None and cache.job(key.uid)[0] is not None:
             return False  # the watch will see its end
-        job = jobs.job(handle, None) if deleted_here else None
+        job = jobs.job(handle, None, was_here=True) if deleted_here else None
     remains = Remains(job, jobs.pods(handle, cache))
     if remains.is_blocked:
         jobs.delete(key)

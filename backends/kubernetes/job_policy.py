@@ -57,12 +57,12 @@ class JobPolicy:
     def of(cls, settings: KubernetesSettings, own_image: str) -> JobPolicy:
         """Return the policy that settings describe."""
         return cls(
-            images=settings.allowed_images,
+            images=sorted(settings.allowed_images),
             own_image=own_image,
-            secrets=settings.allowed_secrets,
+            secrets=sorted(settings.allowed_secrets),
             service_accounts=settings.service_accounts,
             volumes=settings.allowed_volumes,
-            host_paths=settings.allowed_host_paths,
+            host_paths=sorted(settings.allowed_host_paths),
             privileges=settings.allowed_privileges,
             capabilities=frozenset(map(_capability, settings.allowed_capabilities)),
         )

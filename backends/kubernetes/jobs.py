@@ -67,8 +67,13 @@ class Jobs:
         if doubt := self._identity.doubt(target):
             raise Transient(doubt, retry_in=MISMATCH_RETRY)
 
-    def job(self, handle: Handle, cache: Cache | None) -> Mapping[str, Any] | None:
+    def job(self, handle: Handle, cache: Cache | None, *, was_here: bool = False) -> Mapping[str, Any] | None:
         """Return this very Job, trimmed as the cache keeps it; None if it is gone.
+
+        Args:
+            handle: names it.
+            cache: the one that covers it.
+            was_here: it was on this cluster a moment ago, so that its absence is its end.
 
         Raises:
             Transient: it wasn't found, and may be on another cluster.
@@ -79,7 +84,7 @@ class Jobs:
             is_hidden = any(hidden.kind == "jobs" for hidden in cache.hidden(key.uid))
             if gone or (job is not None and not is_hidden):
                 return None if gone else job
-        job = self._find(handle, "jobs", key.name, key.uid)
+        job = self._find(handle, "jobs", key.name, key.uid, was_here=was_here)
         if cache is not None:
             self._settle(cache, key.namespace, "jobs", key.name, key.uid, job)
         return job
@@ -176,7 +181,7 @@ class Jobs:
             raise
         return False
 
-    def _find(self, handle: Handle, kind: str, name: str, uid: str) -> Json | None:
+    def _find(self, handle: Handle, kind: str, name: str, uid: str, *, was_here: bool = False) -> Json | None:
         """Return this very object from the API server, trimmed; None if it is gone, and not on another cluster."""
         try:
             item: Json | None = self._api.get(str(handle["namespace"]), kind, name)
@@ -186,7 +191,8 @@ class Jobs:
             item = None
         if item is not None and item["metadata"]["uid"] == uid:
             return trim(kind, item)
-        self.check_cluster(handle)
+        if not was_here:
+            self.check_cluster(handle)
         return None
 
     def _settle(

@@ -52,13 +52,13 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         description="Service accounts that runs may use (a list); none: all of the namespace.",
         examples=[["flows"]],
     )
-    allowed_images: tuple[str, ...] = Field(
-        (),
+    allowed_images: frozenset[str] = Field(
+        frozenset(),
         description="Images that Jobs may use, as patterns with * (a list); none: any.",
         examples=[["registry.example/flows/*"]],
     )
-    allowed_secrets: tuple[str, ...] = Field(
-        (),
+    allowed_secrets: frozenset[str] = Field(
+        frozenset(),
         description="Secrets that Jobs may use, as patterns with * (a list); none: any of the namespace.",
         examples=[["flows-*", "registry"]],
     )
@@ -67,8 +67,8 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         description="Kinds of volumes that Jobs may have, apart from hostPath (a list).",
         examples=[["configMap", "emptyDir", "nfs", "secret"]],
     )
-    allowed_host_paths: tuple[str, ...] = Field(
-        (),
+    allowed_host_paths: frozenset[str] = Field(
+        frozenset(),
         description="Paths of nodes that Jobs may mount, with all below them (a list).",
         examples=[["/mnt/data"]],
     )

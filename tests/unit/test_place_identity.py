@@ -13,7 +13,7 @@ PART = {"ca/flows": "a"}
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "agreement"),
+    ("identity", "other", "agreement"),
     [
         (WHOLE, WHOLE, Agreement.SAME),
         (WHOLE, {"system": "2"}, Agreement.DIFFERENT),

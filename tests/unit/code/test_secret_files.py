@@ -86,7 +86,7 @@ def names(bundle: Bundle) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("include", "kept"),
+    ("include", "packed"),
     [
         ((), set()),
         (("*",), set()),

@@ -208,7 +208,7 @@ def test_secrets_are_any_of_the_namespace_or_those_of_the_patterns(path: str) ->
     assert not problem(spec, **volumes)
     assert not problem(spec, allowed_secrets=["team-*"], **volumes)
     refusal = problem(spec, allowed_secrets=["team-b", "registry"], **volumes)
-    expected = "Secret team-a isn't allowed: DISPATCHER__KUBERNETES__ALLOWED_SECRETS allows team-b, registry"
+    expected = "Secret team-a isn't allowed: DISPATCHER__KUBERNETES__ALLOWED_SECRETS allows registry, team-b"
     assert refusal == f"job_spec: {path}: {expected}"
 
 
