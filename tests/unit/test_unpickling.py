@@ -62,6 +62,12 @@ ALLOWED = {
     ("dispatcher/runner/loading.py", "Loader._parameters", "from_value"): "the verified spec holds their digest",
     ("dispatcher/client/results.py", "_opened", "from_value"): "who asked for the result opens it, unless plain",
     ("dispatcher/cli/lookup.py", "result_of", "from_value"): "JSON alone, and without a key",
+    # Compiled code of a bundle.
+    (
+        "dispatcher/code/bytecode.py",
+        "BytecodeStore.get",
+        "marshal.loads",
+    ): "after a code of authentication, whose key only this worker's processes have",
     # Code: named by its digest in the verified spec, or part of it.
     ("dispatcher/flows/flow.py", "unpack_flow", "unpack"): "its callers are listed here",
     ("dispatcher/flows/flow.py", "Flow.load", "unpack_flow"): "a user's own call, whose docs say so",
@@ -89,6 +95,8 @@ ALLOWED = {
 }
 
 IMPORTS = {
+    ("dispatcher/code/bytecode.py", "marshal"),
+    ("dispatcher/executors/spawned_nodes.py", "multiprocessing"),
     ("dispatcher/serialization/pickles.py", "cloudpickle"),
     ("dispatcher/serialization/class_loading.py", "pickle"),
     ("dispatcher/serialization/unreadable_item.py", "pickle"),
