@@ -55,6 +55,13 @@ class DefectiveBackend(ScriptedBackend):
         self._call("cancel", handle or request)
         return super().cancel(handle, request)
 
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        self._call("discard", handle or request)
+        return super().discard(handle, request, claimed=claimed)
+
+    def identify(self) -> None:
+        self._call("identify", "bad")
+
     def logs(self, handle: Handle) -> tuple[str, ...]:
         self._call("logs", handle)
         return ("printed",)
@@ -157,8 +164,9 @@ def test_a_run_whose_poll_fails_can_be_cancelled_and_torn_down() -> None:
     )
 
 
-def test_a_teardown_that_fails_stays_open_and_is_no_other_runs_trouble() -> None:
-    scene = DefectiveScene("cancel")
+@pytest.mark.parametrize("call", ["cancel", "discard"])
+def test_a_teardown_that_fails_stays_open_and_is_no_other_runs_trouble(call: str) -> None:
+    scene = DefectiveScene(call)
     for record in scene.both(scene.running):
         outcome = Outcome(cause=Cause.KILLED)
         scene.update(record.id, partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=False))
@@ -168,7 +176,7 @@ def test_a_teardown_that_fails_stays_open_and_is_no_other_runs_trouble() -> None
     scene.until(lambda: not scene.record("bad1").leftovers, "the end of the teardown")
 
 
-@pytest.mark.parametrize("call", ["key", "watch", "logs", "orphans"])
+@pytest.mark.parametrize("call", ["key", "watch", "logs", "orphans", "identify"])
 def test_optional_calls_that_fail_cost_nothing_but_themselves(call: str) -> None:
     scene = DefectiveScene(call)
     scene.both(scene.running)
@@ -187,9 +195,9 @@ def test_optional_calls_that_fail_cost_nothing_but_themselves(call: str) -> None
 def test_the_scripted_calls_are_all_there_are() -> None:
     """A new call of a backend gets a test here."""
     started = {"check_settings", "preload", "unreachable", "examine", "close", "place", "name", "in_process"}
-    shown = {"preview", "rendered"}
+    shown = {"preview", "rendered", "summary", "identity"}
     calls = {name for name in vars(Backend) if not name.startswith("_")}
-    assert calls - started - shown == {"prepare", "submit", "poll", "cancel"}
+    assert calls - started - shown == {"prepare", "submit", "poll", "cancel", "discard", "identify"}
 
 
 def test_a_run_signed_by_a_key_that_the_worker_lacks_is_refused_at_once() -> None:

@@ -197,5 +197,5 @@ def test_a_flow_that_replaces_the_import_function(machine: Path) -> None:
 
 def test_nothing_takes_part_in_imports_without_such_names(machine: Path) -> None:
     before = builtins.__import__, list(sys.meta_path)
-    with Importer(machine, bundle(machine / "project", {"mine.py": "import json"}, "mine")):
+    with Importer(machine, bundle(machine / "project", {"only_here.py": "import json"}, "only_here")):
         assert (builtins.__import__, list(sys.meta_path)) == before
