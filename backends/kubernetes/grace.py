@@ -92,11 +92,14 @@ def annotations_of(pod: Mapping[str, Any], graces: Graces) -> dict[str, str]:
 
 def stops_first(pod: Mapping[str, Any], container: str) -> bool:
     """Return True if a cancel may leave the pod alone for :data:`STOP_FIRST`: its runner stops the flow by itself, and
-    its other containers then get only the pod's own grace."""
+    its other containers then get only the pod's own grace.
+
+    Only claimed attempts are cancelled so: if the flow's container isn't seen as started, that is seen late.
+    """
     metadata = pod["metadata"]
     if metadata.get("deletionTimestamp") is not None or (metadata.get("annotations") or {}).get(STOPS_FIRST) is None:
         return False
-    return reasons.has_started(pod, container) and not reasons.has_ended(pod, container)
+    return not reasons.has_ended(pod, container)
 
 
 def has_company(pod: Mapping[str, Any]) -> bool:

@@ -44,8 +44,9 @@ def test_a_worker_restarted_with_another_kubeconfig(sandbox: Sandbox, tmp_path: 
         sandbox.wait_until(
             lambda: [line for line in sandbox.client.explain(run.id) if uid in line], "why its teardown is open"
         )
-        assert cancelled.state is State.CANCELLING
-        assert k8s.items("jobs", sandbox.name, f"flow_run_id={run.id}")
+        sandbox.wait_until(lambda: cancelled.state is State.CANCELLED, "its runner, which reads the cancel itself")
+        for ended in (run, cancelled):
+            assert k8s.items("jobs", sandbox.name, f"flow_run_id={ended.id}"), "nobody has deleted it"
         assert not other.cluster.objects
         sandbox.start_worker()  # whose kubeconfig is the right one
         (finding,) = sandbox.wait_until(

@@ -56,7 +56,7 @@ def expect_reason(sandbox: Sandbox, run: Run[Any], words: str) -> None:
 def test_an_image_that_cannot_be_pulled(sandbox: Sandbox) -> None:
     image = "localhost:1/nobody/flows:9"
     run = sandbox.submit(flows.add, {"a": 1, "b": 2}, environment={"image": image})
-    expect_reason(sandbox, run, "ImagePullBackOff: ")
+    expect_reason(sandbox, run, "ErrImagePull: ")
     sandbox.wait_until(lambda: run.state is State.PENDING, "the wait")
     show = shown("show", run.id)
     assert image in show

@@ -152,7 +152,7 @@ def test_run_as_json_is_one_document(shell: Shell, worker: Worker) -> None:
     assert (document["state"], document["name"], document["flow"], document["tags"]) == (
         "SUCCEEDED",
         "first",
-        "first",
+        "greet",
         ["a", "b", "c"],
     )
     assert document["outcome"]["cause"] is None

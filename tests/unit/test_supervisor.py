@@ -116,6 +116,22 @@ def test_containers_that_are_about_to_end_are_observed_now_and_then(scene: Scene
     scene.until(lambda: scene.backend.cancelled == {name}, "the teardown of the container that has ended")
 
 
+def test_a_claimed_container_that_seems_to_wait_is_about_to_end(scene: Scene) -> None:
+    """The service shows it late: its exit code and its last lines are still to be read."""
+    record = scene.running("r1")
+    name = str((record.handle or {})["name"])
+    scene.backend.observations[name] = Observation(phase=Phase.WAITING, reason="PodInitializing")
+    scene.round()
+    scene.report(record, ReportKind.EXITED, Outcome())
+    for _ in range(3):
+        scene.round()
+    assert scene.record("r1").state is State.SUCCEEDED
+    assert not scene.backend.cancelled
+    scene.backend.observations[name] = Observation(phase=Phase.ENDED, exit_code=0)
+    scene.backend.changed(name, "")
+    scene.until(lambda: scene.backend.cancelled == {name}, "the teardown of the container that has ended")
+
+
 def test_a_report_has_precedence_over_an_observation(scene: Scene) -> None:
     """A runner reports before its container ends, so the reports are read before the end is acted on."""
     record = scene.running("r1")

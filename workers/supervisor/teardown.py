@@ -166,11 +166,16 @@ class Teardown:
         self._update(record, leftover, step)
 
     def _is_about_to_end(self, leftover: Leftover, now: float) -> bool:
-        """Return True if it is about to end by itself, which shows its exit code and lets it send its last lines."""
+        """Return True if it is about to end by itself, which shows its exit code and lets it send its last lines.
+
+        What a runner has claimed and still seems to wait is seen late: it runs, or has ended meanwhile.
+        """
         if not leftover.get("claimed") or now - leftover.get("ended", 0.0) >= LINGER:
             return False
         observation = self._observer.observe(leftover["handle"])
-        return observation is not None and observation.phase is Phase.RUNNING and observation.cause is None
+        if observation is None or observation.paused or observation.suspended:
+            return False
+        return observation.phase is Phase.WAITING or (observation.phase is Phase.RUNNING and observation.cause is None)
 
     def _update(self, record: Record, leftover: Leftover, step: Transition) -> None:
         update = partial(self._runs.update, record.id, step)

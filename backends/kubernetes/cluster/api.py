@@ -26,6 +26,13 @@ _CORE = "/api/v1"
 _GROUPS = {"jobs": "/apis/batch/v1"}  # all other kinds are of the core group
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
+_JSON = "application/json"
+
+#: Asks for the metadata of an object alone, of which most is otherwise the list of who manages which field
+#: (https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-tables). A server that can't do
+#: that answers with the whole object.
+_METADATA = f"{_JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{_JSON}"
+
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -86,12 +93,13 @@ class Api:
         return self._connections
 
     def create(self, namespace: str, kind: str, body: Mapping[str, Any]) -> Json:
-        """Create an object; a field that the server doesn't know is an error.
+        """Create an object, and return its metadata; from some servers all of it. A field that the server doesn't know
+        is an error.
 
         Raises:
             ApiError, Unreachable, Unclear: as all methods below.
         """
-        return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body)
+        return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body, accept=_METADATA)
 
     def get(self, namespace: str, kind: str, name: str, *, timeout: float | None = None) -> Json:
         """Return an object in its current state, never from a cache of the server. ``timeout`` is in seconds."""
@@ -111,7 +119,7 @@ class Api:
             body["preconditions"] = {"uid": uid}
         if grace is not None:
             body["gracePeriodSeconds"] = grace
-        return self._request("DELETE", _path(namespace, kind, name), {}, body)
+        return self._request("DELETE", _path(namespace, kind, name), {}, body, accept=_METADATA)
 
     def pages(
         self, namespace: str, kind: str, selectors: Mapping[str, str], *, limit: int = _PAGE_SIZE
@@ -211,12 +219,20 @@ class Api:
         body: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        accept: str = _JSON,
     ) -> Json:
         read = self._timeout if timeout is None else min(timeout, self._timeout)
-        return _parsed(_body(self._send(method, path, query or {}, body, read=read)))
+        return _parsed(_body(self._send(method, path, query or {}, body, read=read, accept=accept)))
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None, *, read: float
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: Mapping[str, Any] | None,
+        *,
+        read: float,
+        accept: str = _JSON,
     ) -> Any:
         """Return the response to a request, its body unread. A refused credential is reloaded once."""
         if not self._pace.take(within=self._timeout):
@@ -224,11 +240,12 @@ class Api:
         encoded = "&".join(f"{name}={_quoted(value)}" for name, value in query.items())
         target = f"{path}?{encoded}" if encoded else path
         data = None if body is None else _compact(body).encode(errors="backslashreplace")
+        headers = {"Accept": accept, "Content-Type": _JSON, "User-Agent": "flow-dispatcher"}
         connection = self._connect()
-        response = self._send_once(connection, method, target, data, read=read)
+        response = self._send_once(connection, method, target, headers, data, read=read)
         if response.status == 401:
             response.drain_conn()
-            response = self._send_once(self._connect(replacing=connection), method, target, data, read=read)
+            response = self._send_once(self._connect(replacing=connection), method, target, headers, data, read=read)
         if response.status < 400:
             self._pace.succeed()
             return response
@@ -237,10 +254,18 @@ class Api:
             self._pace.slow(error.retry_after or 1.0)
         raise error
 
-    def _send_once(self, connection: Connection, method: str, target: str, body: bytes | None, *, read: float) -> Any:
+    def _send_once(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        *,
+        read: float,
+    ) -> Any:
         from urllib3 import exceptions
 
-        headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "flow-dispatcher"}
         if authorization := connection.authorization():
             headers["authorization"] = authorization
         try:
