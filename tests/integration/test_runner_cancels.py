@@ -84,6 +84,8 @@ def test_a_runner_waits_for_the_deletion_of_its_pod_once_its_end_is_reported(
     runner = start(assigned, variables=LINGER)
     wait_until(lambda: ReportKind.EXITED in assigned.report_kinds(), "the report", timeout=60)
     wait_until(lambda: runner.message is not None and runner.message.reported, "its message", timeout=30)
+    children = Path(f"/proc/{runner.process.pid}/task/{runner.process.pid}/children")
+    wait_until(lambda: not children.read_text(encoding="utf-8"), "the end of the process that ran the flow")
     assert runner.process.poll() is None
     runner.stop()
     assert runner.wait(timeout=20) == 0
