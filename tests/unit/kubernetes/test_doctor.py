@@ -172,7 +172,12 @@ def test_the_command_that_is_stopped_deletes_its_job(
         "DISPATCHER__KUBERNETES__URL": "redis://records.svc/0",
     }
     command = [PROGRAM, "-c", "from dispatcher.cli import main; main()", "--url", "memory://", "doctor"]
-    process = subprocess.Popen([*command, "--backend", "kubernetes"], env=environ, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--backend", "kubernetes"],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # this process may ignore it, as in the background
+    )
     try:
         wait_until(lambda: serving.cluster.count("GET", "pods"), "a look at the pod", timeout=60)
         process.send_signal(number)

@@ -239,7 +239,9 @@ def test_the_program_of_a_direct_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dispatcher.runner import direct
+    from dispatcher.support import private_files
 
+    monkeypatch.setattr(private_files, "_alone", False)  # as the program of a container sets it; put back afterwards
     storage = LocalStorage(tmp_path)
     file = tmp_path / storage.add_flow(double).partition("#")[0]
     _set_up_container(
