@@ -171,13 +171,10 @@ def test_the_command_that_is_stopped_deletes_its_job(
         "KUBERNETES_SERVICE_HOST": "",
         "DISPATCHER__KUBERNETES__URL": "redis://records.svc/0",
     }
-    command = [PROGRAM, "-c", "from dispatcher.cli import main; main()", "--url", "memory://", "doctor"]
-    process = subprocess.Popen(
-        [*command, "--backend", "kubernetes"],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # this process may ignore it, as in the background
-    )
+    # a program in the background may have inherited that signals are ignored
+    defaults = "from signal import *; signal(SIGINT, default_int_handler), signal(SIGHUP, SIG_DFL)"
+    command = [PROGRAM, "-c", f"{defaults}; from dispatcher.cli import main; main()", "--url", "memory://", "doctor"]
+    process = subprocess.Popen([*command, "--backend", "kubernetes"], env=environ, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: serving.cluster.count("GET", "pods"), "a look at the pod", timeout=60)
         process.send_signal(number)
