@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 from weakref import WeakKeyDictionary
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError
+from pydantic import AfterValidator, FailFast, Field, Strict, TypeAdapter, ValidationError
 
 from dispatcher.errors import InvalidParameters
 from dispatcher.support.escaping import shown
@@ -29,6 +29,7 @@ _SCALARS: Mapping[Any, tuple[type, ...]] = {
     bool: (bool,),
 }
 _CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping)
+_ITEMS = (list, tuple, set, frozenset)
 _UNIONS = (Union, types.UnionType)
 
 
@@ -96,7 +97,9 @@ def _checked_type(annotation: Any) -> Any:
     if annotation is None or annotation is type(None):
         return None
     if isinstance(annotation, type) and annotation in _SCALARS:
-        return Annotated[Any, AfterValidator(partial(_check_scalar, _SCALARS[annotation]))]
+        other = Annotated[Any, AfterValidator(partial(_check_scalar, _SCALARS[annotation]))]
+        # pydantic's own check first: a function of ours per item of a large list would take seconds
+        return Annotated[Union[Annotated[annotation, Strict()], other], Field(union_mode="left_to_right")]  # noqa: UP007
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Literal or annotation in _CONTAINERS:
         return annotation
@@ -107,7 +110,8 @@ def _checked_type(annotation: Any) -> Any:
     parts = tuple(part if part is ... else _checked_type(part) for part in arguments)
     if origin in _UNIONS:
         return Any if Any in parts else Union[parts]  # noqa: UP007 - of a tuple
-    return origin[parts]
+    checked = origin[parts]
+    return Annotated[checked, FailFast()] if origin in _ITEMS else checked  # one wrong item is enough
 
 
 def _check_scalar(accepted: tuple[type, ...], value: Any) -> Any:
@@ -120,6 +124,8 @@ def _check_scalar(accepted: tuple[type, ...], value: Any) -> Any:
 def _item(error: ValidationError, value: Any) -> str:
     """Return which item of a container is wrong; empty if the value isn't a flat container."""
     first = error.errors(include_url=False, include_context=False)[0]
-    if len(first["loc"]) != 1 or not isinstance(value, list | tuple | dict):
+    if not first["loc"] or not isinstance(value, list | tuple | dict):
         return ""
-    return f" (item {first['loc'][0]!r} is {shown(first['input'])})"
+    key = first["loc"][0]
+    items = value if isinstance(value, dict) else dict(enumerate(value))
+    return f" (item {key!r} is {shown(items[key])})" if key in items else ""

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -174,3 +175,20 @@ class RunnerProcess:
             self.process.wait()
         for pid in pids:
             wait_until(lambda pid=pid: not is_alive(pid), f"the end of process {pid}")  # type: ignore[misc]
+
+
+@contextmanager
+def launcher() -> Iterator[Callable[..., RunnerProcess]]:
+    """Yield a function that starts runners, by the arguments of :class:`RunnerProcess`. All are ended afterwards."""
+    started: list[RunnerProcess] = []
+
+    def launch(assigned: AssignedRun, **options: Any) -> RunnerProcess:
+        started.append(RunnerProcess(assigned, **options))
+        return started[-1]
+
+    try:
+        yield launch
+    finally:
+        for runner in started:
+            print(runner.output)  # noqa: T201 - pytest shows it where a test failed
+            runner.end()

@@ -21,7 +21,7 @@ from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
-from tests.integration.runners import AssignedRun, RunnerProcess
+from tests.integration.runners import AssignedRun, RunnerProcess, launcher
 from tests.integration.workers import Bench, is_alive
 from tests.waiting import wait_until
 
@@ -108,18 +108,8 @@ def make(bench: Bench, tmp_path: Path) -> Make:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    started: list[RunnerProcess] = []
-
-    def launch(assigned: AssignedRun, **options: Any) -> RunnerProcess:
-        started.append(RunnerProcess(assigned, **options))
-        return started[-1]
-
-    try:
+    with launcher() as launch:
         yield launch
-    finally:
-        for runner in started:
-            print(runner.output)  # noqa: T201 - pytest shows it where a test failed
-            runner.end()
 
 
 def running(assigned: AssignedRun, path: Path) -> int:

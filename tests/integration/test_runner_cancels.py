@@ -14,7 +14,7 @@ from dispatcher import flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.states import Cause, State
-from tests.integration.runners import AssignedRun, RunnerProcess
+from tests.integration.runners import AssignedRun, RunnerProcess, launcher
 from tests.integration.workers import Bench
 from tests.waiting import wait_until
 
@@ -34,18 +34,8 @@ def wait(path: str, seconds: float = 60.0) -> str:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    started: list[RunnerProcess] = []
-
-    def launch(assigned: AssignedRun, **options: Any) -> RunnerProcess:
-        started.append(RunnerProcess(assigned, **options))
-        return started[-1]
-
-    try:
+    with launcher() as launch:
         yield launch
-    finally:
-        for runner in started:
-            print(runner.output)  # noqa: T201 - pytest shows it where a test failed
-            runner.end()
 
 
 def assign(bench: Bench, folder: Path, **parameters: Any) -> AssignedRun:

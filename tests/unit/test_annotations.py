@@ -93,6 +93,16 @@ def test_values_that_dont_fit_are_named(values: dict[str, Any], problem: str) ->
     assert message.endswith("DISPATCHER__DEFAULTS__CHECK_TYPES=false accepts any type")
 
 
+def test_the_first_wrong_item_of_a_large_list_is_named() -> None:
+    assert problem_of(items=list(range(300_000))) == ""
+    assert "(item 7 is '7')" in problem_of(items=[*range(7), *map(str, range(7, 300_000))])
+
+
+def test_a_wrong_item_in_an_item_is_shown_with_the_outer_one() -> None:
+    assert "(item 'a' is [1, None])" in problem_of(table={"a": [1, None]})
+    assert "(item 1 is None)" in problem_of(items=[1, None])
+
+
 def test_all_problems_are_named_at_once() -> None:
     message = problem_of(number="x", text=1, flag=True)
     assert "'number'" in message
