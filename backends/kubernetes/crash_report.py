@@ -112,8 +112,8 @@ def _states(pods: Sequence[Pod]) -> Iterator[str]:
     for pod in pods:
         status, spec = pod.object.get("status", {}), pod.object.get("spec", {})
         node = f" on node {spec['nodeName']}" if spec.get("nodeName") else ""
-        reason = f", {status['reason']}" if status.get("reason") else ""
-        message = f": {status['message'][:MAX_TEXT]}" if status.get("message") else ""
+        reason = f", {_line(status['reason'])}" if status.get("reason") else ""
+        message = f": {_line(status['message'])}" if status.get("message") else ""
         gone = ", gone" if pod.gone else ""
         yield f"pod {pod.object['metadata'].get('name')}{node}: {status.get('phase') or '?'}{reason}{gone}{message}"
         for kind, prefix in _STATUSES:
@@ -128,12 +128,17 @@ def _state(state: Mapping[str, Any]) -> str:
         if facts is None:
             continue
         message = str(facts.get("message") or "")
-        parts = [name, str(facts.get("reason") or "")]
+        parts = [name, _line(facts.get("reason"))]
         parts += [f"exit code {facts['exitCode']}"] if facts.get("exitCode") is not None else []
         parts += [f"signal {facts['signal']}"] if facts.get("signal") else []
-        parts += [] if TerminationMessage.parse(message) is not None else [" ".join(message.split())[:MAX_TEXT]]
+        parts += [] if TerminationMessage.parse(message) is not None else [_line(message)]
         return ", ".join(part for part in parts if part)
     return "not started"
+
+
+def _line(text: Any) -> str:
+    """Return a text of the cluster's in one line, truncated: it can't look like another part of the report."""
+    return " ".join(str(text or "")[: 10 * MAX_TEXT].split())[:MAX_TEXT]
 
 
 def _warnings(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -141,7 +146,7 @@ def _warnings(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if warnings:
         yield "warnings:"
     for event in warnings[-MAX_WARNINGS:]:
-        yield f"  {event.get('reason')}: {' '.join(str(event.get('message') or '').split())[:MAX_TEXT]}"
+        yield f"  {_line(event.get('reason'))}: {_line(event.get('message'))}"
 
 
 def _tail(lines: Sequence[str], room: int) -> list[str]:

@@ -114,7 +114,8 @@ def _delete_remains(jobs: Jobs, namespace: str, name: str, remains: Remains, *, 
     for pod in abandoned:
         logger.info("Deleting pod %s/%s, which doesn't go with its Job", namespace, pod["metadata"]["name"])
         jobs.delete_pod(namespace, pod)
-    if remains.job is None and (abandoned or (with_secret and not remains.pods)) and is_object_name(name):
+    loses_secret = remains.job is None and (abandoned or (with_secret and not remains.pods)) and is_object_name(name)
+    if loses_secret and jobs.read(namespace, name) is None:  # else the Secret is another Job's, whatever a pod claims
         jobs.delete_secret(namespace, name)
     if abandoned:
         return False

@@ -108,8 +108,9 @@ def _tokens(pod: Mapping[str, Any]) -> Iterator[str]:
         yield "automountServiceAccountToken"
     for path, volume in _items(pod, "volumes", ""):
         for inner, source in _items(volume.get("projected") or {}, "sources", f"{path}.projected"):
-            if source.get("serviceAccountToken") is not None:
-                yield f"{inner}.serviceAccountToken"
+            for kind in ("serviceAccountToken", "podCertificate"):  # the latter is an identity of that account, too
+                if source.get(kind) is not None:
+                    yield f"{inner}.{kind}"
 
 
 def _pod_privileges(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:

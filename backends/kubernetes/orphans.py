@@ -1,7 +1,7 @@
 """All infrastructure of an installation in a namespace, as its Jobs and pods show it. Pure.
 
-Labels and annotations are data that anybody in the namespace may have copied. So a pod whose Job isn't there counts
-only if its Job was named as an attempt's Job is.
+Labels and annotations are data that anybody in the namespace may have copied. So a Job counts only under the name of
+the attempt that it claims to be of, and pods without their Job only if they all name one attempt.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def infrastructure(
     for job in jobs:
         metadata = job["metadata"]
         remains = Remains(job, by_job.pop(metadata["uid"], []))
-        if not _names_attempt(metadata) or job["spec"]["suspend"]:
+        if not _names_attempt(metadata) or job["spec"]["suspend"] or metadata["name"] != _name(metadata):
             continue
         key = JobKey(namespace, metadata["name"], metadata["uid"])
         handle = handle_of(key, container=job["spec"]["container"])
@@ -50,9 +50,10 @@ def infrastructure(
     by_job.pop("", None)
     for uid, alone in by_job.items():
         metadata = alone[0]["metadata"]
-        if not _names_attempt(metadata):
+        attempts = {(pod["metadata"]["run"], pod["metadata"]["attempt"]) for pod in alone}
+        if len(attempts) > 1 or not _names_attempt(metadata):  # somebody's copy: nothing tells which one is true
             continue
-        key = JobKey(namespace, object_name(metadata["run"], int(metadata["attempt"])), uid)
+        key = JobKey(namespace, _name(metadata), uid)
         handle = handle_of(key, container=alone[0]["spec"].get("container", ""))
         keeper = Remains(None, alone).keeper(namespace, now)
         yield _found(metadata, handle, min(age(pod, now) for pod in alone), keeper)
@@ -60,6 +61,10 @@ def infrastructure(
 
 def _names_attempt(metadata: Mapping[str, Any]) -> bool:
     return is_run_id(metadata["run"]) and metadata["attempt"].isdecimal()
+
+
+def _name(metadata: Mapping[str, Any]) -> str:
+    return object_name(metadata["run"], int(metadata["attempt"]))
 
 
 def _found(metadata: Mapping[str, Any], handle: Mapping[str, Any], seconds: float, keeper: str) -> Found:

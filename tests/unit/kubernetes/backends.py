@@ -10,13 +10,14 @@ from backends.base import Observation, Phase
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, Settings
+from dispatcher.runs.attempt import object_name
 from tests.kubernetes_api import kubeconfig
 from tests.unit.kubernetes.jobs import RUN_ID
 from tests.waiting import wait_until
 
 T = TypeVar("T")
 
-NAME = f"flow-{RUN_ID}-2"
+NAME = object_name(RUN_ID, 2)
 SECRETS = {"DISPATCHER__URL": "redis://localhost/0", "DISPATCHER__RUN__TOKEN": "token-of-the-attempt"}
 
 

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from dispatcher import KubernetesJobEnvironment
-from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.attempt import Attempt, object_name
 
 RUN_ID = "01jdzr6m8w4n5q7t9v2x3y4z5a"
 
@@ -68,7 +68,7 @@ def attempt(environment: KubernetesJobEnvironment | None = None, **changes: Any)
     values: dict[str, Any] = {
         "run_id": RUN_ID,
         "number": 2,
-        "name": f"flow-{RUN_ID}-2",
+        "name": object_name(RUN_ID, 2),
         "instance": "inst",
         "shard": "kubernetes/3",
         "environment": (environment or KubernetesJobEnvironment()).to_json(),

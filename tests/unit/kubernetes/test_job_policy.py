@@ -226,6 +226,12 @@ def test_the_argument_secrets_is_checked_too() -> None:
     assert "Secret other isn't allowed" in problem(environment, allowed_secrets=["mine"])
 
 
+SIGNED = {"signerName": "example.com/a", "keyType": "ED25519", "credentialBundlePath": "c"}
+CERTIFICATE = {
+    "automountServiceAccountToken": False,
+    "volumes": [{"name": "c", "projected": {"sources": [{"podCertificate": SIGNED}]}}],
+}
+
 TOKEN = {
     "automountServiceAccountToken": False,
     "volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}],
@@ -240,6 +246,7 @@ TOKEN = {
         ({}, f"{POD}.automountServiceAccountToken: service account default"),
         ({"automountServiceAccountToken": True}, f"{POD}.automountServiceAccountToken: service account default"),
         (TOKEN, f"{POD}.volumes[0].projected.sources[0].serviceAccountToken: service account default"),
+        (CERTIFICATE, f"{POD}.volumes[0].projected.sources[0].podCertificate: service account default"),
     ],
 )
 def test_service_accounts_and_their_tokens_are_those_of_the_setting(pod: dict[str, Any], path: str) -> None:

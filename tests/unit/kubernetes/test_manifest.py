@@ -13,6 +13,7 @@ from backends.kubernetes import manifest
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from dispatcher import Cause, KubernetesJobEnvironment, Settings
 from dispatcher.errors import Permanent
+from dispatcher.runs.attempt import object_name
 from dispatcher.settings import TimingSettings
 from tests.unit.kubernetes.jobs import CUSTOM, RUN_ID, attempt, custom
 
@@ -40,7 +41,7 @@ def variables(container: Any) -> dict[str, Any]:
 def test_names_labels_and_annotations() -> None:
     request = build()
     job = request["job"]
-    assert job["metadata"]["name"] == f"flow-{RUN_ID}-2"
+    assert job["metadata"]["name"] == object_name(RUN_ID, 2)
     assert "generateName" not in job["metadata"]
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
         labels = metadata["labels"]
