@@ -15,7 +15,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union
 from weakref import WeakKeyDictionary
 
-from pydantic import AfterValidator, FailFast, Field, Strict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError
 
 from dispatcher.errors import InvalidParameters
 from dispatcher.support.escaping import shown
@@ -29,7 +29,6 @@ _SCALARS: Mapping[Any, tuple[type, ...]] = {
     bool: (bool,),
 }
 _CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Mapping)
-_ITEMS = (list, tuple, set, frozenset)
 _UNIONS = (Union, types.UnionType)
 
 
@@ -110,8 +109,7 @@ def _checked_type(annotation: Any) -> Any:
     parts = tuple(part if part is ... else _checked_type(part) for part in arguments)
     if origin in _UNIONS:
         return Any if Any in parts else Union[parts]  # noqa: UP007 - of a tuple
-    checked = origin[parts]
-    return Annotated[checked, FailFast()] if origin in _ITEMS else checked  # one wrong item is enough
+    return origin[parts]
 
 
 def _check_scalar(accepted: tuple[type, ...], value: Any) -> Any:
