@@ -19,7 +19,7 @@ from dispatcher import registry
 from dispatcher.environments import from_json
 from dispatcher.environments.base import Environment
 from dispatcher.errors import Permanent, Transient
-from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.attempt import Attempt, object_name
 from dispatcher.runs.states import Cause
 from dispatcher.testing.waiting import wait_until
 
@@ -198,8 +198,8 @@ class BackendContract:
         orphans = getattr(service.backend, "orphans", None)
         if orphans is None:
             pytest.skip(f"backend {service.backend.name} has no method orphans: it isn't Listed")
-        handle = service.submit(service.request("flow-i-1"))
-        service.submit(service.request("flow-i-2", run_id="r2", instance="i2"))
+        handle = service.submit(service.request(object_name("r1", 1)))
+        service.submit(service.request(object_name("r2", 1), run_id="r2", instance="i2"))
         listed = wait_until(lambda: orphans("i1"), "the list")
         assert [(orphan.attempt, orphan.handle) for orphan in listed] == [(1, handle)]
         assert listed[0].age >= 0
