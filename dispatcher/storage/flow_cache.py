@@ -82,10 +82,15 @@ def unchanged(before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
 
 def _of_flow(flow: Flow[..., Any]) -> Iterator[Any]:
     fn = flow.fn
+    name = signatures.by_reference(flow) if type(flow) is Flow else None
+    if name is not None and not _travels(flow.__module__):
+        module = sys.modules[flow.__module__]  # all that the pickle names, beside the module's file and versions
+        yield from (sys.intern(name), module, module.__name__, getattr(module, "__file__", None))
+        return
     if type(fn) is not FunctionType or fn.__dict__:
         raise NotComparable
-    if fn.__module__ != "__main__" and not by_value.travels_by_value(fn.__module__):
-        raise NotComparable  # it travels by reference, if it has a name there, which is quick
+    if fn.__module__ != "__main__" and not _travels(fn.__module__):
+        raise NotComparable  # it has no name in its module, which travels by reference
     yield from _of_value(type(flow))
     for name, value in flow.__dict__.items():
         yield name

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import sys
 import types
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from dispatcher import LocalEnvironment, flow
 from dispatcher.flows.flow import Flow
-from dispatcher.serialization import unpack
+from dispatcher.serialization import pickles, unpack
 from dispatcher.storage.flow_cache import FlowCache, dependencies
 
 NUMBER = 1
@@ -161,3 +164,53 @@ def test_a_changed_attribute_of_the_flow_travels(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("content", [[1], {}, (1, []), object(), Thing, helper, LocalEnvironment(), sys, types, json])
 def test_only_immutable_values_are_comparable(content: Any) -> None:
     assert (dependencies(closure(content)[0]) is not None) == (content in (sys, types))
+
+
+_MODULE = "from dispatcher import flow\n\n@flow\ndef made() -> int:\n    return 1\n"
+
+
+def _imported(folder: Path, name: str) -> Any:
+    """Import a project's module with a flow, which travels by reference, with its file in a bundle."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.py").write_text(_MODULE)
+    sys.modules.pop(name, None)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(folder))
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Iterator[Any]:
+    """A module of a project of its own."""
+    imported = _imported(tmp_path / "project", "project_with_flow")
+    yield imported
+    sys.modules.pop(imported.__name__, None)
+
+
+def test_a_flow_that_travels_by_reference_is_pickled_once(module: Any) -> None:
+    cache = FlowCache()
+    assert cache.pack(module.made) is cache.pack(module.made)
+    assert pickles.modules(cache.pack(module.made)) == {module.__name__}
+
+
+def test_its_module_given_to_cloudpickle_travels_by_value(module: Any) -> None:
+    cache = FlowCache()
+    by_reference = cache.pack(module.made)
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        assert not pickles.modules(cache.pack(module.made))
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+    assert cache.pack(module.made) == by_reference
+
+
+def test_a_flow_that_its_module_no_longer_has_travels_by_value(module: Any, tmp_path: Path) -> None:
+    cache = FlowCache()
+    former = module.made
+    by_reference = cache.pack(former)
+    module.made = None
+    assert len(cache.pack(former)) > len(by_reference)
+    assert dependencies(_imported(tmp_path / "other", module.__name__).made) != dependencies(former)
