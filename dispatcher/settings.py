@@ -1,7 +1,8 @@
-"""All settings, one frozen class per concern, read from ``DISPATCHER__…`` variables when they are loaded.
+"""All settings, one frozen class per concern, read from ``DISPATCHER__…`` variables, and then from ``dispatcher.toml``.
 
-``DISPATCHER__URL`` is :attr:`Settings.url`, ``DISPATCHER__WORKER__DRAIN`` is :attr:`WorkerSettings.drain`. A backend's
-group lies in the backend's folder and is found by its entry point. The table in the documentation is generated from the
+``DISPATCHER__URL``, or ``url`` in the file, is :attr:`Settings.url`; ``DISPATCHER__WORKER__DRAIN``, or ``drain`` in its
+table ``[worker]``, is :attr:`WorkerSettings.drain`. A backend's group lies in the backend's folder and is found by its
+entry point. The table in the documentation is generated from the
 ``description`` of each field.
 """
 
@@ -25,10 +26,8 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -37,35 +36,20 @@ from pydantic_settings import (
 from dispatcher import registry
 from dispatcher.errors import InvalidInput, InvalidSettings
 from dispatcher.runs.routing import IN_PROCESS
-from dispatcher.support import settings_errors, settings_words
-from dispatcher.support.json_documents import DuplicateKey, read_document
+from dispatcher.support import config_file, settings_errors, settings_files
+from dispatcher.support.settings_sources import ConfigurationFile, Variables
 from dispatcher.support.urls import redacted
 
 #: First words of variables that aren't settings: the project sets them itself, in containers and in tests.
 INTERNAL = frozenset({"run", "parameters", "failpoint"})
 
+#: First words of variables that say which configuration is read.
+CONFIGURATION = frozenset({"config", "profile"})
+
 #: Marks a field whose value holds credentials, or may, so that no error shows it: ``Field(json_schema_extra=SECRET)``.
 SECRET: dict[str, Any] = {"secret": True}
 
 G = TypeVar("G", bound="SettingsGroup")
-
-
-#: Kinds of settings that are lists of words, whose variables may be written ``a,b``.
-_WORDS = (tuple[str, ...], frozenset[str])
-
-
-class _Variables(EnvSettingsSource):
-    """The variables. JSON in them is read strictly: a key may not occur twice. A list of words may be ``a,b``, too."""
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        if field is not None and field.annotation in _WORDS and (words := settings_words.split(value)):
-            return words
-        try:
-            return read_document(value)
-        except DuplicateKey as error:
-            raise settings_errors.NotJson(value, str(error)) from None
-        except (ValueError, RecursionError):
-            raise settings_errors.NotJson(value) from None
 
 
 def _shown(fields: Iterable[tuple[str | None, Any]]) -> Iterator[tuple[str | None, Any]]:
@@ -209,7 +193,7 @@ class DefaultSettings(SettingsGroup):
 
 
 class Settings(BaseSettings):
-    """All settings, from ``DISPATCHER__…`` variables.
+    """All settings, from ``DISPATCHER__…`` variables and ``dispatcher.toml``; the variables come first.
 
     Raises:
         InvalidSettings: from :meth:`load`; names the variable, its value and what is allowed.
@@ -262,20 +246,22 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Settings:
-        """Read the variables.
+        """Read the variables and the configuration file.
 
         Args:
-            values: come before the variables; None counts as not given.
+            values: come before both; None counts as not given.
 
         Raises:
-            InvalidSettings: a variable has a wrong value.
+            InvalidSettings: a variable or a value of the file is wrong, or the file can't be used.
         """
         values = {name: value for name, value in values.items() if value is not None}
-        model = cls.with_groups(_groups_in_use(values))
+        file = config_file.current()
+        model = cls.with_groups(_groups_in_use([*values, *file.settings]))
+        settings_files.check(file, model)
         try:
             return model(**values)
         except ValidationError as error:
-            raise InvalidSettings(settings_errors.explain(error, model)) from None
+            raise InvalidSettings(settings_errors.explain(error, model, file)) from None
         except SettingsError as error:
             raise InvalidSettings(settings_errors.explain_json(error, model)) from None
 
@@ -313,8 +299,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the variables and nothing else; values that were passed come first."""
-        return init_settings, _Variables(settings_cls)
+        """Read the variables, then the configuration file; values that were passed come first."""
+        return init_settings, Variables(settings_cls), ConfigurationFile(settings_cls)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         return _shown(super().__repr_args__())
@@ -336,14 +322,14 @@ class Settings(BaseSettings):
 
 
 def _groups_in_use(values: Iterable[str]) -> list[str]:
-    """Return the groups of backends of which a variable or one of ``values`` sets something.
+    """Return the groups of backends of which a variable, or one of ``values`` by its first word, sets something.
 
     The others aren't imported. Other distributions are searched only for names that aren't ours.
     """
     prefix = str(Settings.model_config["env_prefix"]).lower()
     variables = [name for name in map(str.lower, os.environ) if name.startswith(prefix)]
     words = {name.removeprefix(prefix).partition("__")[0] for name in variables}
-    names = {*words, *values} - Settings.model_fields.keys() - INTERNAL
+    names = {*words, *values} - Settings.model_fields.keys() - INTERNAL - CONFIGURATION
     ours = names.intersection(registry.SETTINGS.our_names()) if names else set()
     others = (names - ours) & _group_names(tuple(sys.path)) if names - ours else set()
     return sorted(ours | others)

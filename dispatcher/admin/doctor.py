@@ -20,6 +20,7 @@ from dispatcher.errors import DispatcherError, EngineError
 from dispatcher.inspection.explain import command_for
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
 from dispatcher.inspection.places import examine_places
+from dispatcher.support import config_file
 
 if TYPE_CHECKING:
     from dispatcher.records.base import Records
@@ -41,11 +42,14 @@ def examine(url: str | None = None, *, backend: str | None = None) -> Iterator[F
     try:
         settings = Settings.load(url=url)
     except DispatcherError as error:
-        yield problem_of("settings", error, "correct the variable")
+        yield problem_of("settings", error, "correct what it names")
         return
     variables = sorted(name for name in os.environ if name.upper().startswith("DISPATCHER__"))
-    yield ok("settings", f"{', '.join(variables)} set" if variables else "all at their defaults")
+    file = config_file.current()
+    sources = [*variables, *([str(file.path)] if file.path else [])]
+    yield ok("settings", f"{', '.join(sources)} set" if sources else "all at their defaults")
     yield from misspelt(variables, _first_words())
+    yield from _named_environments(file.environments)
     yield from _server(settings)
     if backend is not None:
         yield from _backend(backend, settings)
@@ -93,6 +97,16 @@ def serving(
         yield warning("queue", f"{count} waiting in {name}, which no live worker serves", remedy)
 
 
+def _named_environments(names: Iterable[str]) -> Iterator[Finding]:
+    from dispatcher.environments.named import named
+
+    for name in names:
+        try:
+            yield ok("environment", f"{name}: {named(name)}")
+        except DispatcherError as error:
+            yield problem_of("environment", error, "correct the table")
+
+
 def _backend(name: str, settings: Settings) -> Iterator[Finding]:
     from dispatcher import registry
 
@@ -115,10 +129,17 @@ def _backend(name: str, settings: Settings) -> Iterator[Finding]:
 
 def _first_words() -> list[str]:
     from dispatcher import registry
-    from dispatcher.settings import INTERNAL, Settings
+    from dispatcher.settings import CONFIGURATION, INTERNAL, Settings
 
     backends, groups = registry.BACKENDS, registry.SETTINGS
-    return [*Settings.model_fields, *groups.names(), *backends.names(), *backends.our_names(unlisted=True), *INTERNAL]
+    return [
+        *Settings.model_fields,
+        *groups.names(),
+        *backends.names(),
+        *backends.our_names(unlisted=True),
+        *INTERNAL,
+        *CONFIGURATION,
+    ]
 
 
 def _server(settings: Settings) -> Iterator[Finding]:

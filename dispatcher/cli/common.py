@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from dispatcher.support.config_file import CONFIG, PROFILE
 
 if TYPE_CHECKING:
     from dispatcher.client.client import Dispatcher
@@ -70,6 +73,35 @@ option_debug = click.option(
 option_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def _export(variable: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """Return a callback that gives an option's value to this process and its children, as a variable."""
+
+    def export(_ctx: click.Context, _param: click.Parameter, value: Any) -> None:
+        if value is not None:
+            os.environ[variable] = str(value)
+
+    return export
+
+
+option_config = click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    expose_value=False,
+    callback=_export(CONFIG),
+    is_eager=True,
+    help="Configuration file; default: DISPATCHER__CONFIG, ./dispatcher.toml, or that of the user.",
+)
+option_profile = click.option(
+    "--profile",
+    metavar="NAME",
+    expose_value=False,
+    callback=_export(PROFILE),
+    is_eager=True,
+    help="Profile of the configuration file; default: DISPATCHER__PROFILE.",
+)
+
+
 def common(command: C) -> C:
     """Accept the global options after the command's name, too."""
-    return option_url(option_debug(command))
+    return option_url(option_config(option_profile(option_debug(command))))

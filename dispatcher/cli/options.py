@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from dispatcher.storage.base import Storage
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+#: The name of an environment, which is no path and no module with an object in it.
+_NAME = re.compile(r"[\w.+-]+")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # click's is generic in its newest releases alone
@@ -41,7 +45,8 @@ DURATION = Duration()
 _OPTIONS = (
     click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help=(
         "Parameter of the flow; repeatable. The value is text where the annotation is str, else JSON.")),
-    click.option("--environment", metavar="FILE.json|MODULE:NAME", help="Environment; default: LocalEnvironment()."),
+    click.option("--on", "--environment", "environment", metavar="NAME|FILE.json|MODULE:NAME", help=(
+        "Environment, or its name in dispatcher.toml; default: local.")),
     click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Storage of the flow's code; default: Redis."),
     click.option("--allow-sealed", is_flag=True, help="Sign sealed code in a FILE.json."),
     click.option("--label", "labels", multiple=True, help="Label of the default LocalEnvironment; repeatable."),
@@ -114,7 +119,10 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
     if labels:
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environments.base import Environment, from_json
+    from dispatcher.environments.named import named
 
+    if _NAME.fullmatch(text) and not text.endswith(".json"):
+        return named(text)
     return _load(text, Environment, from_json, "--environment", allow_sealed)
 
 

@@ -20,6 +20,7 @@ from dispatcher.cli import (
     down,
     flower,
     gc,
+    init,
     keys,
     logs,
     render,
@@ -28,7 +29,7 @@ from dispatcher.cli import (
     server,
     worker,
 )
-from dispatcher.cli.common import GlobalOptions, option_debug, option_url
+from dispatcher.cli.common import GlobalOptions, option_config, option_debug, option_profile, option_url
 from dispatcher.cli.error_messages import Failure, describe
 from dispatcher.cli.terminal import Painted, echo, echo_lines
 
@@ -105,13 +106,15 @@ def _short_warnings() -> Iterator[None]:
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @option_url
+@option_config
+@option_profile
 @option_debug
 @click.version_option(package_name="flow-dispatcher", prog_name="dispatcher")
 @click.pass_context
 def root(ctx: click.Context, /, **_: Any) -> None:
     """Dispatch flows to execution environments, and follow them to their end.
 
-    Without a URL (--url or DISPATCHER__URL), commands use this user's laptop server.
+    Without a URL (--url, DISPATCHER__URL or dispatcher.toml), commands use this user's laptop server.
     """
     ctx.ensure_object(GlobalOptions)
 
@@ -134,6 +137,7 @@ for _command in (
     worker.worker,
     gc.gc,
     flower.flower,
+    init.init,
     keys.keygen,
     doctor.doctor,
     admin.admin,

@@ -19,9 +19,11 @@ def preview(flow: Flow[..., Any], settings: Settings) -> Bundle | None:
         InvalidInput: a callback can't travel, or the bundle is too large.
     """
     from dispatcher.environments.callbacks import modules_of
+    from dispatcher.environments.named import named
     from dispatcher.serialization.pickles import modules, pack
 
     needed = modules(pack(flow, subject=f"flow {flow.name!r}"))
-    if flow.environment is not None:
-        needed |= modules_of(flow.environment.to_json())
+    environment = named(flow.environment) if isinstance(flow.environment, str) else flow.environment
+    if environment is not None:
+        needed |= modules_of(environment.to_json())
     return bundler_for(settings).bundle(needed, flow.patterns)

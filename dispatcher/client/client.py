@@ -81,7 +81,7 @@ class Dispatcher:
         flow: Any,
         parameters: Mapping[str, Any] | None = None,
         *more: Any,
-        environment: Environment | None = None,
+        environment: Environment | str | None = None,
         storage: Storage | None = None,
         name: str | None = None,
         tags: Iterable[str] | None = None,
@@ -98,7 +98,8 @@ class Dispatcher:
             flow: a function decorated with ``@flow``, or one with its arguments: ``flow.bind(…)``.
             parameters: the flow's parameters, by name; none beside ``bind``.
             more: nothing; an error shows how to give arguments by position.
-            environment: where to run; else the flow's, else ``LocalEnvironment()``.
+            environment: where to run, or the name of an environment in ``dispatcher.toml``; else the flow's, else
+                ``LocalEnvironment()``.
             storage: where the code is kept; else the flow's, else ``RedisStorage()``.
             name: the run's name, beside that of its flow.
             tags: words to search runs by.
@@ -141,7 +142,7 @@ class Dispatcher:
         flow: Any,
         parameters: Iterable[Mapping[str, Any]] | None = None,
         *more: Any,
-        environment: Environment | None = None,
+        environment: Environment | str | None = None,
         storage: Storage | None = None,
         name: str | None = None,
         tags: Iterable[str] | None = None,

@@ -53,6 +53,7 @@ _NAMES = {
     "*.env": _PASSWORDS,
     "*.env.*": _PASSWORDS,
     ".envrc": _PASSWORDS,
+    "dispatcher.toml": _PASSWORDS,
     "?netrc": _PASSWORDS,
     "*.netrc": _PASSWORDS,
     "?pgpass": _PASSWORDS,

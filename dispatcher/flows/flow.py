@@ -65,7 +65,7 @@ class Flow(Generic[P, R]):
         name: the flow's name; by default the function's.
         fn: the function.
         options: the run options of the decorator. Those of a submit override them.
-        environment: the default environment of its runs.
+        environment: the default environment of its runs, or its name.
         storage: the default storage of its code.
         patterns: files that are added to its code bundle, or taken away.
     """
@@ -75,7 +75,7 @@ class Flow(Generic[P, R]):
     __name__: str
     __wrapped__: Callable[P, R]
     options: Options
-    environment: DefaultEnvironment | None
+    environment: DefaultEnvironment | str | None
     storage: DefaultStorage | None
     patterns: Patterns
 
@@ -84,7 +84,7 @@ class Flow(Generic[P, R]):
         fn: Callable[P, R],
         options: Options | None = None,
         *,
-        environment: DefaultEnvironment | None = None,
+        environment: DefaultEnvironment | str | None = None,
         storage: DefaultStorage | None = None,
         patterns: Patterns = NO_PATTERNS,
     ) -> None:
@@ -192,7 +192,7 @@ def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
 def flow(
     *,
     name: str | None = None,
-    environment: DefaultEnvironment | None = None,
+    environment: DefaultEnvironment | str | None = None,
     storage: DefaultStorage | None = None,
     tags: Iterable[str] | None = None,
     timeout: Seconds | None = None,
@@ -206,7 +206,7 @@ def flow(
     fn: Callable[..., Any] | None = None,
     /,
     *,
-    environment: DefaultEnvironment | None = None,
+    environment: DefaultEnvironment | str | None = None,
     storage: DefaultStorage | None = None,
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
@@ -216,7 +216,7 @@ def flow(
 
     Args:
         fn: the function; an ``async def`` one runs under :func:`asyncio.run`.
-        environment: the default environment of its runs.
+        environment: the default environment of its runs, or its name.
         storage: the default storage of its code.
         include: files of the project to add to its code bundle: patterns as of a shell, relative to the project.
         exclude: files to leave out; goes before ``include``.

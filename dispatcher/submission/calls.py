@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SubmitOptions(TypedDict, total=False):
     """The keywords of ``submit`` and ``map``, for type checkers."""
 
-    environment: Environment | None
+    environment: Environment | str | None
     storage: Storage | None
     name: str | None
     tags: Iterable[str] | None

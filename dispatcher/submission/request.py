@@ -57,7 +57,7 @@ class RequestChecker:
         self._last: tuple[tuple[Any, ...], Options, SubmitRequest] | None = None
 
     def check(
-        self, flow: Flow[..., Any], environment: Environment | None, storage: Storage | None, options: Options
+        self, flow: Flow[..., Any], environment: Environment | str | None, storage: Storage | None, options: Options
     ) -> SubmitRequest:
         """Merge the options of submit, flow and settings, in this order of precedence, and check them.
 
@@ -67,13 +67,18 @@ class RequestChecker:
             TypeError: code in that environment can't reach that storage.
         """
         flow = checked_flow(flow)
-        arguments = (flow, environment, storage, flow.environment, flow.storage, flow.options, flow.name)
+        wanted = flow.environment if environment is None else environment
+        if isinstance(wanted, str):
+            from dispatcher.environments.named import named
+
+            wanted = named(wanted)  # at each submit: the configuration file may have changed
+        arguments = (flow, wanted, storage, flow.storage, flow.options, flow.name)
         last = self._last
         if last is not None and all(map(is_, arguments, last[0])) and last[1] == options:
             return last[2]
         request = SubmitRequest(
             flow=flow,
-            environment=_environment(flow.environment if environment is None else environment),
+            environment=_environment(wanted),
             storage=_storage(flow.storage if storage is None else storage),
             options=options.over(flow.options).over(self._defaults),
         )

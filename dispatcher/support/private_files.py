@@ -78,6 +78,19 @@ def file_problem(file: FileStatus, reader: Reader, *, mounted: bool = True) -> s
     return f"{file} can be read by others: chmod 600 {file.path}"
 
 
+def change_problem(file: FileStatus, reader: Reader) -> str:
+    """Say how others could change a file, whoever may read it, with a remedy; empty if they can't. Pure."""
+    if not stat.S_ISREG(file.mode):
+        return f"{file.path} isn't a regular file"
+    if reader.contained and file.fixed:
+        return ""
+    if file.uid not in {reader.uid, 0}:
+        return f"{file} belongs to another user, who may change it: chown {reader.uid} {file.path}"
+    if _written_by_others(file, reader):
+        return f"{file} can be written by others: chmod go-w {file.path}"
+    return ""
+
+
 def _mounted(file: FileStatus, reader: Reader) -> bool:
     """Return True if a file looks like a secret that a container engine mounted, or that root shares with a group."""
     if file.mode & (_GROUP_WRITES | _OTHERS_WRITE):
@@ -117,13 +130,33 @@ def read(path: Path, *, mounted: bool = True) -> bytes:
         OSError: it can't be read.
         InvalidSettings: others can read, change or replace it; names the path, its mode and owner, and the remedy.
     """
+    return _read(path, partial(file_problem, mounted=mounted))
+
+
+def read_with_problem(path: Path) -> tuple[bytes, str]:
+    """Read a file that no other user can change. Return as well why it may hold no secret; empty if it may.
+
+    Raises:
+        OSError, InvalidSettings: as :func:`read`.
+    """
+    secret_problem = ""
+
+    def problem(file: FileStatus, reader: Reader) -> str:
+        nonlocal secret_problem
+        secret_problem = file_problem(file, reader)
+        return change_problem(file, reader)
+
+    return _read(path, problem), secret_problem
+
+
+def _read(path: Path, problem: Callable[[FileStatus, Reader], str]) -> bytes:
     for _ in range(_MAX_TRIES):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # rejects a pipe without waiting
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             reader = Reader.here()
             entry = FileStatus.of(path, status, os.statvfs(descriptor).f_flag)
-            _refuse(file_problem(entry, reader, mounted=mounted) or _first_problem(path, reader))
+            _refuse(problem(entry, reader) or _first_problem(path, reader))
             if not os.path.samestat(status, path.stat()):
                 continue  # replaced meanwhile, as mounted secrets are when they change
             content = file.read(_MAX_SIZE + 1)

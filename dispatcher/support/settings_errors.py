@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from dispatcher.support.config_file import ConfigFile
 from dispatcher.support.escaping import shown
 from dispatcher.support.json_documents import DuplicateKey
 
@@ -41,9 +42,9 @@ class NotJson(ValueError):
         self.reason = reason
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Describe all wrong values in one line."""
-    problems = [_problem(problem, model) for problem in error.errors(include_url=False)]
+def explain(error: ValidationError, model: type[BaseModel], file: ConfigFile | None = None) -> str:
+    """Describe all wrong values in one line. ``file`` is the configuration file that was read, too."""
+    problems = [_problem(problem, model, file) for problem in error.errors(include_url=False)]
     return "; ".join(problems) + " (see the settings page, or `dispatcher doctor`)"
 
 
@@ -61,25 +62,38 @@ def explain_json(error: BaseException, model: type[BaseModel]) -> str:
     return f"{' or '.join(exact)}: {problem}{_example(place, field, rest)} (see the settings page)"
 
 
-def _problem(problem: Any, model: type[BaseModel]) -> str:
+def _problem(problem: Any, model: type[BaseModel], file: ConfigFile | None) -> str:
     path = [str(part) for part in problem["loc"]]
     group, field, rest = _field(path, model)
-    name = _PREFIX + "__".join(part.upper() for part in (path if field is None else [*group, *rest]))
+    place = path if field is None else [*group, *rest]
+    in_file = file is not None and file.has(group or path) and not _is_variable(group or path)
+    name = f"{file.path}: {'.'.join(place)}" if file is not None and in_file else _variable(place)
     if problem["type"] == "extra_forbidden":
         names = [] if field is not None else _names(group, model)
         near = difflib.get_close_matches(path[-1].lower(), names, n=1)
-        meant = f"; did you mean {_PREFIX}{'__'.join([*group, near[0]]).upper()}?" if near else ""
+        other = [*group, *near]
+        meant = f"; did you mean {'.'.join(other) if in_file else _variable(other)}?" if near else ""
         return f"{name}: isn't a setting{meant}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     text = _CLASSES.sub(lambda match: "a JSON list" if match[1] else "a JSON object", text)
     value = f", got {shown(problem['input'])}" if _may_be_shown(field, rest, problem["input"]) else ""
-    return f"{name}: {text}{value}{_example(path, field, rest)}"
+    return f"{name}: {text}{value}{'' if in_file else _example(path, field, rest)}"
+
+
+def _variable(path: Iterable[str]) -> str:
+    return _PREFIX + "__".join(path).upper()
+
+
+def _is_variable(path: list[str]) -> bool:
+    """Return True if a variable sets what is at this path, or a part of it."""
+    name = _variable(path)
+    return any(f"{variable.upper()}__".startswith(f"{name}__") for variable in os.environ)
 
 
 def _names(group: Iterable[str], model: type[BaseModel]) -> list[str]:
     """Return the names of the settings of a group."""
     for name in group:
-        model = _model_of(model.model_fields[name]) or model
+        model = model_of(model.model_fields[name]) or model
     return list(model.model_fields)
 
 
@@ -90,23 +104,24 @@ def _field(path: list[str], model: type[BaseModel]) -> tuple[list[str], FieldInf
         if current is None or name not in current.model_fields:
             return path[:index], None, path[index:]
         field = current.model_fields[name]
-        current = _model_of(field)
+        current = model_of(field)
         if current is None:
             return path[: index + 1], field, path[index + 1 :]
     return path, None, []
 
 
-def _model_of(field: FieldInfo) -> type[BaseModel] | None:
+def model_of(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the class of a group of settings; None for a single setting."""
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _may_be_shown(field: FieldInfo | None, rest: list[str], value: object) -> bool:
     of_url = any(mark in str(value) for mark in _URL_MARKS)
-    return field is not None and not rest and not of_url and not _is_secret(field)
+    return field is not None and not rest and not of_url and not is_secret(field)
 
 
-def _is_secret(field: FieldInfo) -> bool:
+def is_secret(field: FieldInfo) -> bool:
     """Return True if a setting is marked by :data:`dispatcher.settings.SECRET`."""
     return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
 

@@ -85,7 +85,7 @@ def test_a_value_is_not_repeated_whole_in_an_error(client: Dispatcher) -> None:
         lambda: client.get(long),
         lambda: Run(long),
         lambda: client.runs(state=long),
-        lambda: client.submit(give, {"value": 1}, environment=long),  # type: ignore[call-overload]
+        lambda: client.submit(give, {"value": 1}, environment=long),
         lambda: client.submit(give, {"value": 1}, tags=long),
         lambda: Retry(1, on=[long]),
         lambda: Retry(1, delay=long),  # type: ignore[arg-type]
