@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import common, option_json
 from dispatcher.cli.terminal import echo, print_json
 
 
 @click.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=completions.targets)
 @click.option("--storage", metavar="FILE.json|MODULE:NAME", help="The storage to build; default: the flow's own.")
 @click.option("--push/--no-push", default=True, help="Push to the storage's registry, if it names one.")
 @click.option(

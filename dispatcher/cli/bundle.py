@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.terminal import echo, print_json, print_table
 
 
 @click.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=completions.targets)
 @option_json
 @common
 @pass_global_options

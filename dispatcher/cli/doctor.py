@@ -10,13 +10,19 @@ from contextlib import contextmanager
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.terminal import Painted, echo, print_json
 from dispatcher.support.hangup import on_hangup
 
 
 @click.command()
-@click.option("--backend", metavar="NAME", help="Check that backend, too; for kubernetes this starts a pod.")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    shell_complete=completions.backends,
+    help="Check that backend, too; for kubernetes this starts a pod.",
+)
 @option_json
 @common
 @pass_global_options

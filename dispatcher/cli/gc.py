@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import DURATION
 from dispatcher.cli.terminal import echo, print_json, print_table
@@ -16,7 +17,13 @@ _COLUMNS = ("backend", "name", "run", "attempt")
 
 
 @click.command()
-@click.option("--backend", "backends", multiple=True, help="Backend to search; repeatable. Default: all usable here.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=completions.backends,
+    help="Backend to search; repeatable. Default: all usable here.",
+)
 @click.option("--older", type=DURATION, default=60.0, show_default="60 s", help="Minimum age.")
 @click.option("--yes", is_flag=True, help="Delete it; default: only show it.")
 @option_json

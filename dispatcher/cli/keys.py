@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import common
 from dispatcher.cli.terminal import Painted, echo, print_json_line
 from dispatcher.errors import InvalidInput, InvalidSettings
@@ -23,7 +24,13 @@ from dispatcher.support.escaping import shown
     type=click.Path(dir_okay=False, path_type=Path),
     help="File to write to (mode 0600); default: print it.",
 )
-@click.option("--backend", "backends", multiple=True, help="Backend that its runs may use; repeatable. Default: all.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=completions.backends,
+    help="Backend that its runs may use; repeatable. Default: all.",
+)
 @click.option(
     "--records", is_flag=True, help="Make a key for workers only: it seals what they store, and signs no run."
 )

@@ -1,11 +1,13 @@
-"""Lookups for commands: a run by its id or the end of its id, its record, its result. Used by commands only."""
+"""Lookups for commands: a run by its id or the end of it or its age, its record and result. Used by commands."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dispatcher.cli.short_ids import AMONG, shortened
 from dispatcher.cli.terminal import echo, print_result
 from dispatcher.errors import InvalidInput, UnknownRun, UnreadableRun
 from dispatcher.inspection.as_json import run_json
@@ -13,7 +15,9 @@ from dispatcher.inspection.holders import shard_holders
 from dispatcher.inspection.queues import waits
 from dispatcher.records.logs import Line
 from dispatcher.records.query import Query
+from dispatcher.runs import indexes
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import TERMINAL
 from dispatcher.runs.value import Value
 from dispatcher.support.escaping import shown
 from dispatcher.support.ids import is_run_id
@@ -22,20 +26,29 @@ if TYPE_CHECKING:
     from dispatcher.client.client import Dispatcher
     from dispatcher.client.run import Run
 
-#: Fewest characters of an id's end that are looked up, and among how many of the newest runs.
+#: Fewest characters of an id's end that are looked up.
 _MIN_SUFFIX = 4
-_MAX_SEARCHED = 1000
+
+#: The newest run, or one that was submitted so many runs before.
+_LATEST = re.compile(r"@last(?:-([0-9]{1,6}))?")
+
+#: The indexes that hold exactly the runs of one criterion.
+_INDEXES: Mapping[str, Callable[[Any], str]] = {
+    "state": indexes.by_state, "label": indexes.by_label, "flow": indexes.by_flow, "tag": indexes.by_tag,
+}  # fmt: skip
 #: Lines of log that ``show`` prints.
 _TAIL = 20
 
 
 def find(client: Dispatcher, text: str) -> Run[Any]:
-    """Return the run whose id equals or ends with ``text``.
+    """Return the run whose id equals or ends with ``text``, or that ``@last``, ``@last-1`` … name.
 
     Raises:
         UnknownRun: there is none.
         InvalidInput: there are several.
     """
+    if (latest := _LATEST.fullmatch(text)) is not None:
+        return _latest(client, int(latest[1] or 0), text)
     try:
         return client.get(text)
     except UnreadableRun:
@@ -43,8 +56,7 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     except UnknownRun:
         if len(text) < _MIN_SUFFIX or not is_run_id(text):
             raise
-    recent = client.records.runs.find(Query(), limit=_MAX_SEARCHED)
-    matching = [record.id for record in recent if record.id.endswith(text)]
+    matching = [run_id for run_id in _newest(client, AMONG) if run_id.endswith(text)]
     if not matching:
         raise UnknownRun(f"no run id equals or ends with {shown(text)}, or the run's retention is over")
     if len(matching) > 1:
@@ -54,9 +66,37 @@ def find(client: Dispatcher, text: str) -> Run[Any]:
     return client.get(matching[0])
 
 
-def find_many(client: Dispatcher, *, limit: int, **filters: Any) -> list[Record]:
-    """Return matching runs, newest first."""
-    return list(client.records.runs.find(Query(**filters), limit=limit))
+def _latest(client: Dispatcher, back: int, text: str) -> Run[Any]:
+    newest = _newest(client, back + 1)
+    if len(newest) <= back:
+        raise UnknownRun(f"run {text}: only {len(newest)} runs are kept")
+    return client.get(newest[back])
+
+
+def _newest(client: Dispatcher, limit: int) -> list[str]:
+    """Return the ids of the newest runs, newest first."""
+    return [run_id for run_id, _ in client.records.runs.members(indexes.ALL, limit=limit, highest_first=True)]
+
+
+def find_many(client: Dispatcher, *, limit: int | None, **filters: Any) -> list[Record]:
+    """Return matching runs, newest first; with a limit, one more than that if there are more."""
+    return list(client.records.runs.find(Query(**filters), limit=None if limit is None else limit + 1))
+
+
+def short_ids(client: Dispatcher, records: Sequence[Record]) -> Mapping[str, str]:
+    """Return the short ids of runs, by which :func:`find` finds them."""
+    return shortened([record.id for record in records], _newest(client, AMONG))
+
+
+def total(client: Dispatcher, filters: Mapping[str, Any]) -> int | None:
+    """Return how many runs match; None if that isn't known without reading them all."""
+    asked = {name: value for name, value in filters.items() if value is not None}
+    if not asked:
+        return client.records.runs.count(indexes.ALL)
+    (name, value), *others = asked.items()
+    if others or name not in _INDEXES or (name == "state" and value not in TERMINAL):
+        return None
+    return client.records.runs.count(_INDEXES[name](value))
 
 
 def record_of(client: Dispatcher, run: Run[Any]) -> Record:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.errors import InvalidInput
 from dispatcher.support.durations import parse_duration
 from dispatcher.support.escaping import shown
@@ -45,7 +46,8 @@ DURATION = Duration()
 _OPTIONS = (
     click.option("-p", "--parameter", "pairs", multiple=True, metavar="KEY=VALUE", help=(
         "Parameter of the flow; repeatable. The value is text where the annotation is str, else JSON.")),
-    click.option("--on", "--environment", "environment", metavar="NAME|FILE.json|MODULE:NAME", help=(
+    click.option("--on", "--environment", "environment", metavar="NAME|FILE.json|MODULE:NAME", shell_complete=(
+        completions.environments), help=(
         "Environment, or its name in dispatcher.toml; default: local.")),
     click.option("--storage", metavar="FILE.json|MODULE:NAME", help="Storage of the flow's code; default: Redis."),
     click.option("--allow-sealed", is_flag=True, help="Sign sealed code in a FILE.json."),

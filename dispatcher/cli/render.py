@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import echo_lines, print_json
@@ -13,7 +14,7 @@ from dispatcher.support.escaping import shown
 
 
 @click.command()
-@click.argument("target", metavar="TARGET")
+@click.argument("target", metavar="TARGET", shell_complete=completions.targets)
 @run_options
 @click.option("--run-id", metavar="ID", help="Run to render; default: a new one.")
 @click.option(

@@ -31,6 +31,7 @@ from dispatcher.cli import (
 )
 from dispatcher.cli.common import GlobalOptions, option_config, option_debug, option_profile, option_url
 from dispatcher.cli.error_messages import Failure, describe
+from dispatcher.cli.help_pages import EXAMPLES, GROUPS
 from dispatcher.cli.terminal import Painted, echo, echo_lines
 
 #: 128 + SIGINT, as shells report it.
@@ -66,6 +67,13 @@ class Root(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which people need them."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups."""
+        limit = formatter.width - 6 - max(map(len, self.commands))
+        for group, names in GROUPS.items():
+            with formatter.section(group):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(limit)) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Report an exception as one line, preceded by its traceback with ``--debug``."""
@@ -122,25 +130,26 @@ def root(ctx: click.Context, /, **_: Any) -> None:
 for _command in (
     run.run,
     run.submit,
+    runs.cancel,
     runs.list_runs,
     runs.show,
     logs.logs,
     logs.events,
-    runs.cancel,
     runs.explain,
     render.render,
-    build.build,
     bundle.bundle,
+    build.build,
+    worker.worker,
     server.status,
     server.up,
     down.down,
-    worker.worker,
-    gc.gc,
     flower.flower,
+    gc.gc,
     init.init,
     keys.keygen,
     doctor.doctor,
     admin.admin,
     completion.completion,
 ):
+    _command.epilog = f"\b\nExample:\n  {EXAMPLES[str(_command.name)]}"
     root.add_command(_command)

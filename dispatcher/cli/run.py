@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import options, run_options
 from dispatcher.cli.terminal import Painted, echo, echo_lines, print_json
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dispatcher.client.run import Run
     from dispatcher.runs.record import Record
 
-TARGET = click.argument("target", metavar="TARGET")
+TARGET = click.argument("target", metavar="TARGET", shell_complete=completions.targets)
 
 
 @click.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, option_json, pass_global_options
 from dispatcher.cli.options import DURATION
 from dispatcher.cli.terminal import Painted, Part, echo, echo_lines, print_json, print_table
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from dispatcher.records.logs import Line
     from dispatcher.runs.record import Record
 
-RUN = click.argument("run_id", metavar="RUN")
+#: Columns that a terminal keeps for the last column of ``list``, where it has text.
+LEAST_WHY = 30
+
+RUN = click.argument("run_id", metavar="RUN", shell_complete=completions.runs)
 
 
 class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in its newest releases alone
@@ -46,27 +50,40 @@ class Since(click.ParamType):  # type: ignore[type-arg]  # click's is generic in
 @click.option(
     "--state", type=click.Choice([str(s) for s in State], case_sensitive=False), help="Only runs in this state."
 )
-@click.option("--label", help="Only runs whose environment has this label.")
-@click.option("--flow", help="Only runs of this flow.")
-@click.option("--tag", help="Only runs with this tag.")
+@click.option("--label", shell_complete=completions.labels, help="Only runs whose environment has this label.")
+@click.option("--flow", shell_complete=completions.flows, help="Only runs of this flow.")
+@click.option("--tag", shell_complete=completions.tags, help="Only runs with this tag.")
 @click.option("--since", type=Since(), help="Only runs submitted since: 30m, 2h, 7d, or 2025-03-01.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most runs to list.")
+@click.option("--all", "everything", is_flag=True, help="List all, however many.")
+@click.option(
+    "--full", is_flag=True, help="Print whole ids; by default as many of their last characters as are unique."
+)
 @option_json
 @common
 @pass_global_options
-def list_runs(global_options: GlobalOptions, /, state: str | None, as_json: bool, **filters: Any) -> None:
+def list_runs(
+    global_options: GlobalOptions, /, state: str | None, limit: int, everything: bool, full: bool, as_json: bool,
+    **filters: Any,
+) -> None:  # fmt: skip
     """List runs, newest first."""
-    from dispatcher.cli.lookup import find_many, status_of
+    from dispatcher.cli.lookup import find_many, short_ids, status_of, total
 
+    filters["state"] = None if state is None else State(state.upper())
     with global_options.client() as client:
-        records = find_many(client, state=None if state is None else State(state.upper()), **filters)
+        matches = find_many(client, limit=None if everything else limit, **filters)
+        records = matches if everything else matches[:limit]
         status = status_of(client, *records)
+        short = {} if full or as_json else short_ids(client, records)
+        count = total(client, filters) if len(matches) > len(records) else None
     if as_json:
         print_json([status.json(record) for record in records])
     elif records:
-        print_table(*_table(records, status.waits))
+        print_table(*_table(records, status.waits, short), cut=2, least_last=LEAST_WHY)
     else:
         echo("no runs", err=True)
+    if len(matches) > len(records) and not as_json:
+        echo(f"{len(records)} of {'more' if count is None else f'{count:,}'} runs; --limit, --all", err=True)
 
 
 @click.command()
@@ -78,7 +95,7 @@ def list_runs(global_options: GlobalOptions, /, state: str | None, as_json: bool
 def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool) -> None:
     """Show a run: its state, its timeline, and how it ended.
 
-    RUN is a run's id, or enough of its last characters to be unique.
+    RUN is a run's id, or enough of its last characters to be unique; @last is the newest run, @last-1 the one before.
     """
     from dispatcher.cli.formatting import phases
     from dispatcher.cli.lookup import find, last_lines, record_of, result_of, status_of
@@ -109,7 +126,7 @@ def show(global_options: GlobalOptions, run_id: str, whole: bool, as_json: bool)
 
 
 @click.command()
-@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True)
+@click.argument("run_ids", metavar="RUN...", nargs=-1, required=True, shell_complete=completions.runs)
 @common
 @pass_global_options
 def cancel(global_options: GlobalOptions, run_ids: Sequence[str]) -> int:
@@ -153,7 +170,9 @@ def explain(global_options: GlobalOptions, run_id: str, as_json: bool) -> None:
         echo(line)
 
 
-def _table(records: Sequence[Record], waits: Mapping[str, str]) -> tuple[list[str], list[list[Part]]]:
+def _table(
+    records: Sequence[Record], waits: Mapping[str, str], short: Mapping[str, str]
+) -> tuple[list[str], list[list[Part]]]:
     from dispatcher.cli.formatting import STYLES, length, why
     from dispatcher.runs.routing import listed
     from dispatcher.support.durations import format_duration
@@ -162,7 +181,7 @@ def _table(records: Sequence[Record], waits: Mapping[str, str]) -> tuple[list[st
     labelled = any(record.spec.labels for record in records)
     rows: list[list[Part]] = []
     for record in records:
-        row: list[Part] = [record.id, Painted(record.state, STYLES[record.state])]
+        row: list[Part] = [short.get(record.id, record.id), Painted(record.state, STYLES[record.state])]
         row += [record.spec.options.name or record.spec.flow]
         row += [listed(record.spec.labels) or "-"] if labelled else []
         row += [format_duration(now - record.created_at), length(record, now), why(record, waits[record.id])]

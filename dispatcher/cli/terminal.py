@@ -19,6 +19,7 @@ from dispatcher.support.escaping import IN_LINES, escaped, escaped_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, OverflowMethod
+    from rich.text import Text
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NOT_ASCII = re.compile("[^\x00-\x7e]")
@@ -69,8 +70,17 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return text if text.isascii() and "\x7f" not in text else _NOT_ASCII.sub(_escape_json, text)
 
 
-def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
-    """Print aligned columns. On a terminal, lines are truncated to its width."""
+def print_table(
+    head: Sequence[str], rows: Sequence[Sequence[Part]], *, cut: int | None = None, least_last: int = 0
+) -> None:
+    """Print aligned columns. On a terminal, lines are truncated to its width.
+
+    Args:
+        head: names of the columns.
+        rows: their cells.
+        cut: the column whose cells are cut in the middle first, so that the last one has room.
+        least_last: columns of the terminal for the last one, if its cells are that long.
+    """
     from rich.console import Console
     from rich.text import Text
 
@@ -78,6 +88,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
     cells = [[_text(Painted(name, "bold")) for name in head]]
     cells += [[_text(part) for part in row] for row in rows]
     widths = [max(cell.cell_len for cell in column) for column in zip(*cells, strict=True)]
+    if cut is not None and console.is_terminal:
+        others = sum(widths) - widths[cut] - widths[-1] + 2 * (len(widths) - 1)
+        widths[cut] = min(widths[cut], max(_LEAST_CUT, console.width - others - min(widths[-1], least_last)))
+        for row in cells:
+            row[cut] = _cut(row[cut], widths[cut], console)
     for row in cells:
         line = Text("  ").join(
             Text.assemble(cell, " " * (width - cell.cell_len)) for cell, width in zip(row, widths, strict=True)
@@ -86,6 +101,22 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
         if console.is_terminal:
             line.truncate(console.width, overflow=_overflow(console))
         console.print(line)
+
+
+#: Columns that are left of a cell at least, however narrow the terminal is.
+_LEAST_CUT = 8
+
+
+def _cut(cell: Text, width: int, console: Console) -> Text:
+    """Return a cell that is at most so wide, cut in its middle: ends of names tell them apart, too."""
+    if cell.cell_len <= width:
+        return cell
+    mark = "…" if console.encoding.startswith("utf") else "~"
+    head, tail = cell.copy(), cell.copy()
+    head.truncate(width - width // 2 - 1)
+    while tail.cell_len > width // 2:
+        tail = tail[1:]
+    return head.append(mark).append_text(tail)
 
 
 #: Columns of the spinner, of the space behind it, and of the cursor.

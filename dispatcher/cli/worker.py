@@ -6,12 +6,19 @@ from typing import Any
 
 import click
 
+from dispatcher.cli import completions
 from dispatcher.cli.common import GlobalOptions, common, pass_global_options
 from dispatcher.cli.options import DURATION
 
 
 @click.command()
-@click.option("--backend", "backends", multiple=True, help="Backend to serve; repeatable. Default: local, remote.")
+@click.option(
+    "--backend",
+    "backends",
+    multiple=True,
+    shell_complete=completions.backends,
+    help="Backend to serve; repeatable. Default: local, remote.",
+)
 @click.option("--label", "labels", multiple=True, help="Label to serve; repeatable.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Most in-process flows that run at the same time.")
 @click.option(

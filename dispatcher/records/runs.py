@@ -179,7 +179,7 @@ class Runs(ABC):
 
     @abstractmethod
     def members(
-        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0, highest_first: bool = False
     ) -> list[tuple[str, float]]:
         """Return run ids of an index (:mod:`dispatcher.runs.indexes`) with scores up to ``until``, lowest first.
 

@@ -227,6 +227,9 @@ def test_search_yields_the_newest_runs_first(records: Records) -> None:
     assert [record.id for record in records.runs.find(Query(), limit=None)] == newest_first
     assert [record.id for record in records.runs.find(Query())] == newest_first[:100]
     assert [record.id for record in records.runs.find(Query(), limit=7)] == newest_first[:7]
+    scored = records.runs.members(ALL, limit=120, skip=5, highest_first=True)
+    assert [run_id for run_id, _ in scored] == newest_first[5:125]
+    assert scored[0][1] > scored[-1][1]
     since = made[240].created_at
     assert [record.id for record in records.runs.find(Query(since=since))] == newest_first[:10]
 

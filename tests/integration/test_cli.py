@@ -6,110 +6,22 @@ import json
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dispatcher.records.redis import open_redis
 from dispatcher.records.rejections import Rejected
-from tests.conftest import PYTHON
+from tests.integration.shells import COMMAND, Shell, read_terminal, worker_command
 from tests.integration.workers import KEYS, Worker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
-
-COMMAND = str(Path(PYTHON).with_name("dispatcher"))
-
-FLOWS = """
-import os
-import time
-from pathlib import Path
-
-from dispatcher import LocalEnvironment, context, flow
-
-gpu = LocalEnvironment(labels=["gpu"])
-
-
-@flow
-def greet(name: str, times: int = 1) -> list[str]:
-    print("greeting", name)
-    context.logger.warning("said by the logger")
-    return [f"hello {name}"] * times
-
-
-@flow
-def breaks() -> None:
-    raise RuntimeError("no such luck")
-
-
-@flow
-def dies() -> None:
-    os._exit(9)
-
-
-@flow
-def sleeps(seconds: float = 60, mark: str = "") -> str:
-    print("asleep", flush=True)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(0.02)
-        if mark and Path(mark).exists():
-            break
-    return "awake"
-
-
-@flow
-def stubborn(mark: str) -> None:
-    print("on", flush=True)
-    while not Path(mark).exists():
-        try:
-            time.sleep(0.02)
-        except BaseException:
-            print("not yet", flush=True)
-
-
-@flow
-def odd() -> set[int]:
-    return {1, 2}
-"""
-
-
-class Shell:
-    """A user's shell: a directory with ``flows.py``, and variables."""
-
-    def __init__(self, cwd: Path, environ: Mapping[str, str]) -> None:
-        self.cwd = cwd
-        self.environ = {**os.environ, "NO_COLOR": "1", **environ}
-        (cwd / "flows.py").write_text(FLOWS)
-
-    def start(self, *arguments: str, **keywords: Any) -> subprocess.Popen[str]:
-        """Start the command."""
-        return subprocess.Popen(
-            [COMMAND, *arguments], cwd=self.cwd, env=self.environ, text=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **keywords},
-        )  # fmt: skip
-
-    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end and check its exit code."""
-        with self.start(*arguments) as process:
-            out, errors = process.communicate(timeout=90)
-        assert process.returncode == code, f"{arguments} exited with {process.returncode}:\n{out}\n{errors}"
-        return subprocess.CompletedProcess([*arguments], code, out, errors)
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        """Return the document that the command prints."""
-        return json.loads(self(*arguments, "--json", code=code).stdout)
-
-    def lines(self, *arguments: str) -> list[Any]:
-        """Return the documents that the command prints, one per line."""
-        return [json.loads(line) for line in self(*arguments, "--json").stdout.splitlines()]
 
 
 @pytest.fixture
@@ -121,12 +33,7 @@ def shell(server_url: str, tmp_path: Path) -> Shell:
 @pytest.fixture
 def worker(shell: Shell, start_worker: Callable[..., Worker]) -> Worker:
     """A worker started by the command."""
-    return start_worker(command=_worker_command("--backend", "local", "--concurrency", "2"))
-
-
-def _worker_command(*arguments: str) -> tuple[str, ...]:
-    main = "from dispatcher.cli import main; main()"
-    return ("-c", main, "worker", *arguments)
+    return start_worker(command=worker_command("--backend", "local", "--concurrency", "2"))
 
 
 def test_run_follows_prints_the_result_and_exits_as_the_run_ended(shell: Shell, worker: Worker) -> None:
@@ -182,7 +89,9 @@ def test_a_run_is_found_shown_and_told_of(shell: Shell, worker: Worker) -> None:
     assert document["result"] == ["hello Grace"]
     assert [event["kind"] for event in document["events"]] == kinds
 
-    assert run_id in shell("list", "--tag", "demo", "--flow", "greet", "--since", "1h").stdout
+    listed = shell("list", "--tag", "demo", "--flow", "greet", "--since", "1h").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["RUN", run_id[-8:]]
+    assert run_id in shell("list", "--full").stdout
     assert [run["id"] for run in shell.json("list", "--state", "succeeded", "--limit", "1")] == [run_id]
     for nothing in (["--tag", "other"], ["--flow", "other"], ["--state", "failed"], ["--since", "2999-01-01"]):
         assert shell.json("list", *nothing) == []
@@ -220,7 +129,7 @@ def test_status_counts_what_was_refused(shell: Shell, server_url: str) -> None:
 
 
 def test_a_worker_serves_the_labels_it_was_given(shell: Shell, start_worker: Callable[..., Worker]) -> None:
-    start_worker(command=_worker_command("--backend", "local", "--label", "gpu", "--label", "eu", "--concurrency", "1"))
+    start_worker(command=worker_command("--backend", "local", "--label", "gpu", "--label", "eu", "--concurrency", "1"))
     [worker] = shell.json("status")["workers"]
     assert (worker["backends"], worker["labels"], worker["concurrency"]) == (["local"], ["eu", "gpu"], 1)
 
@@ -255,7 +164,7 @@ def test_a_signal_cancels_a_run_that_waits(shell: Shell) -> None:
 
 
 def test_a_second_signal_leaves_the_run(shell: Shell, start_worker: Callable[..., Worker]) -> None:
-    start_worker(command=_worker_command("--backend", "local"), timing={"stop_grace": 60.0})
+    start_worker(command=worker_command("--backend", "local"), timing={"stop_grace": 60.0})
     mark = shell.cwd / "enough"
     process = shell.start("run", "flows.py:stubborn", "-p", f"mark={mark}")
     assert process.stdout is not None
@@ -312,27 +221,12 @@ def test_a_terminal_sees_the_run_live(shell: Shell, worker: Worker) -> None:
     shell.environ["TERM"] = "xterm-256color"
     process = shell.start("run", "flows.py:sleeps", "-p", "seconds=1.5", stdout=slave, stderr=slave)
     os.close(slave)
-    screen = _read(master)
+    screen = read_terminal(master)
     assert process.wait(30) == 0
     assert re.search(r"RUNNING.*started", screen), "state and phases, while it runs"
     assert "asleep" in screen
     assert screen.index("asleep") < screen.index('"awake"')
     assert "exited → SUCCEEDED" in screen
-
-
-def _read(master: int) -> str:
-    """Return everything that is written to a terminal, until its end."""
-    output = b""
-    while select.select([master], [], [], 60)[0]:
-        try:
-            data = os.read(master, 65536)
-        except OSError:  # the other side has closed
-            break
-        output += data
-        if not data:
-            break
-    os.close(master)
-    return output.decode()
 
 
 @pytest.fixture

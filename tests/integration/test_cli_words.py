@@ -29,7 +29,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.runs.value import Value
 from dispatcher.runs.wait import Wait
 from dispatcher.support.ids import new_id
-from tests.integration.test_cli import Shell
+from tests.integration.shells import Shell
 from tests.integration.workers import KEYS, Worker
 from tests.steering import STEERING, steers
 from tests.unit.command import call

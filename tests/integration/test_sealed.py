@@ -16,8 +16,9 @@ from backends.fake import FakeEnvironment
 from dispatcher import Cause, Dispatcher, FlowFailed, InvalidInput, LocalEnvironment, Run, State, context, flow
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.outcome import ExitCall, Outcome
+from tests.integration.shells import Shell
 from tests.integration.stand_ins import ThreadWorker
-from tests.integration.test_cli import Shell, shell, worker
+from tests.integration.test_cli import shell, worker
 from tests.integration.test_client import add, client, fail, settings, thread_worker
 from tests.integration.test_supervisor import StartWorker, importable, start
 from tests.integration.workers import Bench, Worker

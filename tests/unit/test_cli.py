@@ -29,7 +29,7 @@ class TestRoot:
         assert shown.exit_code == 0
         for name in root.commands:
             assert f"\n  {name} " in shown.stdout
-        assert list(root.commands)[:3] == ["run", "submit", "list"], "what a person needs first"
+        assert list(root.commands)[:3] == ["run", "submit", "cancel"], "what a person needs first"
 
     @pytest.mark.parametrize("name", sorted(root.commands))
     def test_every_command_explains_itself(self, name: str) -> None:

@@ -143,12 +143,13 @@ class MemoryRuns(Runs):
         yield from matching[:limit]
 
     def members(
-        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0, highest_first: bool = False
     ) -> list[tuple[str, float]]:
         with self._shared.changed:
             members = self._shared.indexes.get(index, {})
             within = [(run_id, score) for run_id, score in members.items() if until is None or score <= until]
-            return sorted(within, key=lambda pair: (pair[1], pair[0]))[skip : skip + limit]
+            within.sort(key=lambda pair: (pair[1], pair[0]), reverse=highest_first)
+            return within[skip : skip + limit]
 
     def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool = False) -> int:
         with self._shared.changed:

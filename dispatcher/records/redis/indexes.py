@@ -34,11 +34,16 @@ class RedisIndexes:
         self._keys = keys
         self._malformed = malformed
 
-    def members(self, index: str, *, until: float | None, limit: int, skip: int) -> list[tuple[str, float]]:
+    def members(
+        self, index: str, *, until: float | None, limit: int, skip: int, highest_first: bool = False
+    ) -> list[tuple[str, float]]:
         """As :meth:`Runs.members`. Members that are no run ids are removed."""
         highest = "+inf" if until is None else repr(until)
         key = self._keys.index(index)
-        flat = self._client.one("ZRANGEBYSCORE", key, "-inf", highest, "WITHSCORES", "LIMIT", skip, limit)
+        command, bounds = (
+            ("ZREVRANGEBYSCORE", (highest, "-inf")) if highest_first else ("ZRANGEBYSCORE", ("-inf", highest))
+        )
+        flat = self._client.one(command, key, *bounds, "WITHSCORES", "LIMIT", skip, limit)
         members: list[tuple[str, float]] = []
         foreign: list[bytes] = []
         for raw, score in zip(flat[0::2], flat[1::2], strict=True):

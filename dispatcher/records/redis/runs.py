@@ -187,9 +187,9 @@ class RedisRuns(Runs):
                     yield record
 
     def members(
-        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0
+        self, index: str, *, until: float | None = None, limit: int = 1000, skip: int = 0, highest_first: bool = False
     ) -> list[tuple[str, float]]:
-        return self._indexes.members(index, until=until, limit=limit, skip=skip)
+        return self._indexes.members(index, until=until, limit=limit, skip=skip, highest_first=highest_first)
 
     def leave(self, index: str, runs: Collection[str] | Mapping[str, int], *, unreadable: bool = False) -> int:
         return self._indexes.leave(index, runs, unreadable=unreadable)
