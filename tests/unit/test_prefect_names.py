@@ -1,4 +1,4 @@
-"""What those who come from Prefect 0.10 type: it works as there, or the error says what takes its place."""
+"""Names of Prefect 0.10 as people type them: they work as there, or the error names what takes their place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatcher.environments.base import from_json
 
 
 @flow
-def one() -> int:
+def answer() -> int:
     return 1
 
 
@@ -83,4 +83,4 @@ def test_an_argument_of_prefects_dask_executor_is_an_error_with_a_remedy(
 def test_wrong_arguments_of_an_executor_are_refused_at_submit() -> None:
     environment = RemoteEnvironment("dispatcher.executors.DaskExecutor", {"local_processes": True})
     with Dispatcher("memory://") as client, pytest.raises(InvalidInput, match="no argument 'local_processes'"):
-        client.submit(one, environment=environment)
+        client.submit(answer, environment=environment)
