@@ -161,8 +161,8 @@ def _unknown(arguments: Collection[str]) -> str:
     remedy = places.get(
         name, f"client_kwargs={{{name!r}: …}} for the client, cluster_kwargs={{{name!r}: …}} for the cluster"
     )
-    known = "address, cluster_class, cluster_kwargs, client_kwargs, connect_timeout"
-    return f"DaskExecutor has no argument {shown(name)} (known: {known}); write {remedy}"
+    parameters = "address, cluster_class, cluster_kwargs, client_kwargs, connect_timeout"
+    return f"DaskExecutor has no argument {shown(name)} (known: {parameters}); write {remedy}"
 
 
 def _distributed() -> Any:
