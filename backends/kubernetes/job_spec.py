@@ -272,7 +272,7 @@ def reserved_problems(pod: Mapping[str, Any], mounts: Collection[str]) -> Iterat
 
 def _check_exported(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a cluster adds to a Job, as ``kubectl get -o yaml`` exports it. What is empty isn't exported."""
-    exported = [path for path in ("status", *(f"metadata.{field}" for field in EXPORTED)) if at(spec, path)]
+    exported = [path for path in (*(f"metadata.{field}" for field in EXPORTED), "status") if at(spec, path)]
     exported += exported_fields(at(spec, "spec.template.metadata"))
     if exported:
         yield f"{', '.join(exported)}: set by the cluster from which this Job was exported; remove them"
