@@ -92,6 +92,11 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
     return [escaped(problem) for problem in problems]
 
 
+def pod_refusals(pod: Mapping[str, Any], policy: JobPolicy) -> list[str]:
+    """Return what a policy refuses in a Pod of its own, with paths in that Pod; see :func:`refusals`."""
+    return [problem.removeprefix("spec.template.") for problem in refusals({"spec": {"template": pod}}, policy)]
+
+
 def _accounts(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
     """Yield service accounts that a pod may not use. Without a name it is ``default``, if the pod gets its token."""
     if not policy.service_accounts:

@@ -62,9 +62,7 @@ def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     return request
 
 
-def draft(
-    attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER, argument: str = "job_spec"
-) -> Request:
+def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER, argument: str = "job_spec") -> Request:
     """Return the request of an attempt whether or not the settings allow what is in its Job (:func:`objections`).
 
     Args:
@@ -288,8 +286,13 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
         if environment.get(argument):
             flow[field] = environment[argument]
-    user_env = [*container_env.plain(environment.get("env") or {}), *container_env.of_secrets(environment.get("secrets") or {})]
-    flow["env"] = container_env.merged(flow["env"], [*user_env, *container_env.plain(attempt.variables), *_runner_env(pod, seconds)])
+    user_env = [
+        *container_env.plain(environment.get("env") or {}),
+        *container_env.of_secrets(environment.get("secrets") or {}),
+    ]
+    flow["env"] = container_env.merged(
+        flow["env"], [*user_env, *container_env.plain(attempt.variables), *_runner_env(pod, seconds)]
+    )
     mount = {"name": specs.VOLUME, "mountPath": specs.MOUNT, "readOnly": True}
     flow["volumeMounts"] = [*(flow.get("volumeMounts") or ()), mount]
     volume = {"name": specs.VOLUME, "secret": {"secretName": attempt.name, "optional": False, "defaultMode": 0o444}}
