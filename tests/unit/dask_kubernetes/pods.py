@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backends.dask_kubernetes import manifest
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import DaskKubernetesEnvironment, Settings
+from dispatcher.runs.attempt import Attempt
 from tests.unit.kubernetes.jobs import attempt
 
 #: The files of Prefect 0.10, ``src/prefect/environments/execution/dask`` (Apache License 2.0).
@@ -62,12 +65,20 @@ def settings(**kubernetes: Any) -> Settings:
     return Settings.load(kubernetes=KubernetesSettings(**{"namespaces": ("default", "team"), **kubernetes}))
 
 
+def attempt_in(environment: DaskKubernetesEnvironment | Mapping[str, Any], **changes: Any) -> Attempt:
+    """Return an attempt of a run in an environment, or in what its JSON would be."""
+    described = environment.to_json() if isinstance(environment, DaskKubernetesEnvironment) else environment
+    return replace(attempt(**changes), environment=described)
+
+
 def build(
-    environment: DaskKubernetesEnvironment | None = None, *, worker: Settings | None = None, **changes: Any
+    environment: DaskKubernetesEnvironment | Mapping[str, Any] | None = None,
+    *,
+    worker: Settings | None = None,
+    **changes: Any,
 ) -> Any:
     """Return the request of an attempt."""
-    changes = {"environment": (environment or DaskKubernetesEnvironment()).to_json(), **changes}
-    return manifest.build(attempt(**changes), worker or settings())
+    return manifest.build(attempt_in(environment or DaskKubernetesEnvironment(), **changes), worker or settings())
 
 
 def worker_of(request: Any, name: str = "w1") -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from backends.dask_kubernetes.worker_options import parse
+from backends.dask_kubernetes.worker_pod import PRELOAD
+from tests.unit.dask_kubernetes.pods import build, worker_of
 
 KEPT = [
     "--nthreads", "2", "--memory-limit", "4GB", "--death-timeout", "30", "--resources", "GPU=2 MEM=10e9",
@@ -110,3 +112,27 @@ def test_a_refused_option_takes_its_value_along() -> None:
 
 def test_each_problem_is_named() -> None:
     assert len(parse({"args": ["--nanny", "--nthreads", "x", "--unknown"]}).problems) == 3
+
+
+def test_every_option_of_the_installed_dask_is_known() -> None:
+    """An option of a newer release is to be judged, not only called unknown."""
+    names = [name for option in _command().params for name in (*option.opts, *option.secondary_opts)]
+    unknown = [name for name in names if name.startswith("-") and "unknown" in str(parse({"args": [name]}).problems)]
+    assert len(names) > 20
+    assert unknown == []
+
+
+def test_dask_reads_the_command_of_a_worker() -> None:
+    command = worker_of(build())["spec"]["containers"][0]["command"]
+    words = [word for word in command if word not in {"--preload", PRELOAD}]  # which would be imported here
+    words = words[words.index("distributed.cli.dask_worker") + 1 :]
+    context = _command().make_context("dask worker", words)
+    assert (context.params["name"], context.params["nthreads"], context.params["nanny"]) == ("w1", 1, False)
+    assert (context.params["memory_limit"], context.params["dashboard"]) == (str(2**30), False)
+    assert (context.params["scheduler"], context.params["preload_argv"]) == (None, ())
+
+
+def _command() -> Any:
+    from distributed.cli.dask_worker import main
+
+    return main
