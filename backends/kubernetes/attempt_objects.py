@@ -19,6 +19,9 @@ WORKER = "dask-worker"
 #: Label of such a pod with the UID of its Job, for the time when no owner reference names that any more.
 CLUSTER = "dask-cluster"
 
+#: Kubernetes' own annotation with the name of the container that tools mean by default: that of a worker.
+MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptObjects:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
 from backends.container import server_address
@@ -126,7 +126,7 @@ class KubernetesBackend(ContainerBackend):
         return summary(request)
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        manifest.check_request(request, self._settings)
+        self._check_request(request)
         with translated(self._api, request["namespace"]):
             identity = part_of(self._identity.current(), request["namespace"])
             if doubt := self._identity.doubt(request):
@@ -135,7 +135,7 @@ class KubernetesBackend(ContainerBackend):
             variables = dict(secrets)
             if server_address.URL in secrets:
                 variables[server_address.URL] = _url(self._settings)
-            job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
+            job = self._create(request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
         metadata = job["metadata"]
         return make_handle(
             JobKey(request["namespace"], metadata["name"], metadata["uid"]),
@@ -144,6 +144,14 @@ class KubernetesBackend(ContainerBackend):
             instance=request["job"]["metadata"]["labels"][manifest.INSTANCE],
             identity=identity,
         )
+
+    def _check_request(self, request: Request) -> None:
+        """Reject a stored request that the settings don't allow; raise Permanent."""
+        manifest.check_request(request, self._settings)
+
+    def _create(self, request: Request, secret: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Create all that a request asks for; return the Job. ``secret`` returns the runner's for the Job's UID."""
+        return create(self._api, request, secret)
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         return self._observer.poll(handles)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from backends.kubernetes.attempt_objects import CLUSTER, WORKER
+from backends.kubernetes.attempt_objects import CLUSTER, MAIN_CONTAINER, WORKER
 from backends.kubernetes.grace import ANNOTATIONS
 from backends.kubernetes.manifest import INSTANCE, RUN
 from backends.kubernetes.suspension import suspended_by
@@ -25,9 +25,6 @@ _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 #: Labels in which Kubernetes notes the UID of a pod's Job, and by which its Job controller finds the pods of a Job.
 _JOB_UID = ("batch.kubernetes.io/controller-uid", "controller-uid")
-
-#: Annotation of a pod that names the container which people mean by default.
-_MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 #: Kubernetes' own finalizer of each pod of a Job, which goes with the pod.
 _TRACKING = "batch.kubernetes.io/job-tracking"
@@ -63,7 +60,7 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         container = _first_container((spec.get("template") or {}).get("spec"))
         suspension = {"suspend": bool(spec.get("suspend")), "suspendedBy": suspended_by(item)}
         return {"metadata": trimmed, "spec": {**suspension, "container": container}, "status": status}
-    is_worker = bool((metadata.get("labels") or {}).get(WORKER))
+    is_worker = _is_worker(metadata)
     trimmed |= _owner(metadata, is_worker=is_worker)
     annotations = metadata.get("annotations") or {}
     if of_grace := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
@@ -74,7 +71,7 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
     fields = _trim_pod_spec(spec)
     if is_worker:
         trimmed["worker"] = sys.intern(str(trimmed.get("name") or "").rpartition("-")[2])
-        fields |= _worker_container(spec, str(annotations.get(_MAIN_CONTAINER) or ""))
+        fields |= _worker_container(spec, str(annotations.get(MAIN_CONTAINER) or ""))
     elif trimmed.get("orphaned"):
         fields["container"] = _first_container(spec)
     return {
@@ -93,6 +90,13 @@ def _trim_metadata(metadata: Mapping[str, Any]) -> Json:
     if finalizers := [str(name) for name in metadata.get("finalizers") or () if name != _TRACKING]:
         trimmed["finalizers"] = finalizers
     return trimmed
+
+
+def _is_worker(metadata: Mapping[str, Any]) -> bool:
+    """Return True if a pod works for a Job's flow: a label says so, and no controller has made it."""
+    labels = metadata.get("labels") or {}
+    is_controlled = any(owner.get("controller") for owner in metadata.get("ownerReferences") or ())
+    return bool(labels.get(WORKER)) and not is_controlled and not any(labels.get(name) for name in _JOB_UID)
 
 
 def _owner(metadata: Mapping[str, Any], *, is_worker: bool) -> Json:
