@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import ClassVar
 
 from backends.base import Handle, Request, WorkerState
 from backends.container.runner import RUNNER
@@ -46,7 +47,8 @@ class DaskKubernetesBackend(KubernetesBackend):
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
         self._workers = WorkerPods(self._api, self._watches, self._jobs)
-        self._throttle = LogThrottle(logger)
+        self._check_request = manifest.check_request
+        self._create = partial(create, throttle=LogThrottle(logger))
 
     @classmethod
     def preload(cls) -> None:
@@ -95,7 +97,7 @@ class DaskKubernetesBackend(KubernetesBackend):
 
     def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
         self._check_scope(handle)
-        self._check_request(request)
+        self._check_request(request, self._settings)
         if (handle["namespace"], handle["name"]) != (request["namespace"], request["job"]["metadata"]["name"]):
             raise Permanent(f"Job {handle['name']} is of another request", cause=Cause.CONFIG_ERROR, reason="Refused")
         if doubt := self._identity.doubt(handle):
@@ -109,13 +111,6 @@ class DaskKubernetesBackend(KubernetesBackend):
     def worker_logs(self, handle: Handle, name: str) -> tuple[str, ...]:
         self._check_scope(handle)
         return self._workers.logs(handle, name)
-
-    def _check_request(self, request: Request) -> None:
-        manifest.check_request(request, self._settings)
-
-    def _create(self, request: Request, secret: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
-        certificate = make_certificate()  # first: between the Job and its Secrets every moment delays the pod
-        return create(self._api, request, secret, certificate, self._throttle)
 
     def _check_scope(self, handle: Handle) -> None:
         if exclusion := self._scope.exclusion(handle):

@@ -17,7 +17,7 @@ from backends.kubernetes import manifest as jobs
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.create import CONFLICT_DELAY, MAX_TRIES, create_job, create_secret
 from dispatcher.errors import Transient
-from dispatcher.executors.dask_cluster.certificates import Certificate
+from dispatcher.executors.dask_cluster.certificates import make_certificate
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import LogThrottle
 
@@ -33,25 +33,27 @@ def create(
     api: Api,
     request: Request,
     secret: Callable[[str], Mapping[str, Any]],
-    certificate: Certificate,
+    *,
     throttle: LogThrottle,
 ) -> Json:
     """Create what a request asks for, but for its workers; return the Job.
+
+    A certificate that an earlier call has stored is kept: the flow's pod may have mounted it.
 
     Args:
         api: the cluster.
         request: what is created.
         secret: returns the manifest of the runner's Secret for the Job's UID.
-        certificate: for the Dask cluster. It isn't used if an earlier call has stored another one: the flow's pod may
-            have mounted that.
         throttle: logs that there is no network policy.
 
     Raises:
+        MissingExtra: Dask isn't installed.
         Permanent: the name belongs to another Job, or the Job is being deleted.
         Transient: it isn't clear yet whether everything exists.
         ApiError, Unclear, Unreachable: of the API.
     """
     run_id = str(request["job"]["metadata"]["annotations"][jobs.RUN])
+    certificate = make_certificate()  # first: between the Job and its Secrets every moment delays the pod
     job = create_job(api, request)
     uid = job["metadata"]["uid"]
     failpoint("cluster.job_made", run_id, lost=Transient)

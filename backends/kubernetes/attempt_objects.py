@@ -25,7 +25,7 @@ MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptObjects:
-    """What belongs to an attempt.
+    """Kinds of objects that belong to an attempt.
 
     Attributes:
         selector: selects the backend's objects among those of an installation.

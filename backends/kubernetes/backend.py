@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
-from backends.container import server_address
 from backends.container.backend import ContainerBackend
 from backends.container.runner import RUNNER
-from backends.kubernetes import manifest, reasons
+from backends.kubernetes import manifest, reasons, submission
 from backends.kubernetes.attempt_objects import JOB_ALONE, AttemptObjects
 from backends.kubernetes.cluster.api import Api, ApiError
 from backends.kubernetes.cluster.connection import load_sdk
@@ -32,7 +31,7 @@ from backends.kubernetes.first_stops import FirstStops
 from backends.kubernetes.grace import Need
 from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.init_logs import failed_init_logs
-from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
+from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.orphans import infrastructure
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VARIABLES = "DISPATCHER__KUBERNETES__"
-
 
 class KubernetesBackend(ContainerBackend):
     """Runs flows on the cluster that the settings choose."""
@@ -61,6 +58,8 @@ class KubernetesBackend(ContainerBackend):
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
+        self._check_request: submission.Check = manifest.check_request
+        self._create: submission.Create = create
         kubernetes = self._settings.group(KubernetesSettings)
         self._scope = Scope(manifest.cluster_name(self._settings), kubernetes.namespaces)
         cluster = kubernetes.clusters.get(self._scope.cluster, ClusterSettings())
@@ -82,8 +81,8 @@ class KubernetesBackend(ContainerBackend):
             manifest.cluster_name(settings)
         except Permanent as error:
             raise InvalidSettings(str(error)) from None
-        _url(settings)
-        _authority(settings)
+        submission.url(settings)
+        submission.authority(settings)
 
     @classmethod
     def preload(cls) -> None:
@@ -126,32 +125,15 @@ class KubernetesBackend(ContainerBackend):
         return summary(request)
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        self._check_request(request)
-        with translated(self._api, request["namespace"]):
-            identity = part_of(self._identity.current(), request["namespace"])
-            if doubt := self._identity.doubt(request):
-                raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
-            ca = _authority(self._settings)
-            variables = dict(secrets)
-            if server_address.URL in secrets:
-                variables[server_address.URL] = _url(self._settings)
-            job = self._create(request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
-        metadata = job["metadata"]
-        return make_handle(
-            JobKey(request["namespace"], metadata["name"], metadata["uid"]),
-            cluster=request["cluster"],
-            container=request["container"],
-            instance=request["job"]["metadata"]["labels"][manifest.INSTANCE],
-            identity=identity,
+        return submission.submit(
+            self._api,
+            request,
+            secrets,
+            settings=self._settings,
+            identity=self._identity,
+            check=self._check_request,
+            create=self._create,
         )
-
-    def _check_request(self, request: Request) -> None:
-        """Reject a stored request that the settings don't allow; raise Permanent."""
-        manifest.check_request(request, self._settings)
-
-    def _create(self, request: Request, secret: Callable[[str], Mapping[str, Any]]) -> Mapping[str, Any]:
-        """Create all that a request asks for; return the Job. ``secret`` returns the runner's for the Job's UID."""
-        return create(self._api, request, secret)
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         return self._observer.poll(handles)
@@ -246,12 +228,3 @@ class KubernetesBackend(ContainerBackend):
         self._watches.stop()
         self._observer.close()
         self._api.close()
-
-
-def _url(settings: Settings) -> str:
-    group = settings.group(KubernetesSettings)
-    return server_address.server_url(settings, group, variables=_VARIABLES, ca_path=manifest.CA)
-
-
-def _authority(settings: Settings) -> str | None:
-    return server_address.authority(settings.group(KubernetesSettings), variables=_VARIABLES)

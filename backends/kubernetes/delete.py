@@ -79,8 +79,7 @@ def delete_requested(jobs: Jobs, request: Request) -> bool:
     jobs.check_cluster(request)
     if metadata is not None:
         return True
-    pods = [*jobs.pods_named(namespace, name), *jobs.workers_requested(request)]
-    remains = Remains(None, [pod for pod in pods if _is_of(pod["metadata"], request)])
+    remains = Remains(None, [pod for pod in jobs.pods_requested(request) if _is_of(pod["metadata"], request)])
     return _delete_remains(jobs, namespace, name, remains, with_secret=True)
 
 

@@ -104,16 +104,22 @@ class Jobs:
         """
         key = JobKey.of(handle)
         if cache is None or (cache.job(key.uid)[0] is None and not cache.pods(key.uid)):
-            named = [pod for pod in self.pods_named(key.namespace, key.name) if pod["metadata"]["job"] == key.uid]
+            listed = self._listed(key.namespace, "pods", f"job-name={key.name}")
+            named = [pod for pod in listed if pod["metadata"]["job"] == key.uid]
             named.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
             return [pod for pod in named if not pod["metadata"].get("orphaned")] or named[:1]  # as the cache does
         self._settle_pods(handle, cache)
         return [pod.object for pod in cache.pods(key.uid) if not pod.gone]
 
-    def pods_named(self, namespace: str, name: str) -> list[Json]:
-        """Return the pods that carry the name of a Job as a label, from the API server, trimmed as the cache keeps
-        them."""
-        return list(self._listed(namespace, "pods", f"job-name={name}"))
+    def pods_requested(self, request: Request) -> list[Json]:
+        """Return the pods that carry the name of a request's Job, whose UID isn't known, from the API server, trimmed
+        as the cache keeps them: workers, too."""
+        namespace, metadata = request["namespace"], request["job"]["metadata"]
+        pods = list(self._listed(namespace, "pods", f"job-name={metadata['name']}"))
+        if self._objects.has_workers:
+            listed = self._listed(namespace, "pods", f"{WORKER},identifier={metadata['labels']['identifier']}")
+            pods += [pod for pod in listed if is_worker_of(pod, metadata["name"])]
+        return pods
 
     def workers(self, handle: Handle, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
         """Return the pods that work for the flow of a Job and still exist, trimmed. If the cache knows neither Job nor
@@ -131,15 +137,6 @@ class Jobs:
             self._settle_pods(handle, cache)
             listed = [dict(pod.object) for pod in cache.workers(key.uid) if not pod.gone]
         return [pod for pod in listed if pod["metadata"]["job"] == key.uid and is_worker_of(pod, key.name)]
-
-    def workers_requested(self, request: Request) -> list[Json]:
-        """Return the pods that work for the flow of a request's Job, whose UID isn't known, from the API server."""
-        if not self._objects.has_workers:
-            return []
-        metadata = request["job"]["metadata"]
-        selector = f"{WORKER},identifier={metadata['labels']['identifier']}"
-        listed = self._listed(request["namespace"], "pods", selector)
-        return [pod for pod in listed if is_worker_of(pod, metadata["name"])]
 
     def look_up(self, handle: Handle, cache: Cache) -> None:
         """Read the hidden ones among a Job and its pods by name, and store what is found. If the cache never had the
