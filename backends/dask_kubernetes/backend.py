@@ -17,6 +17,7 @@ from backends.dask_kubernetes.summary import summary
 from backends.dask_kubernetes.workers import WorkerPods
 from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.jobs import MISMATCH_RETRY
 from dispatcher.errors import Permanent, Transient
 from dispatcher.executors.dask_cluster.certificates import make_certificate
@@ -100,6 +101,8 @@ class DaskKubernetesBackend(KubernetesBackend):
         self._check_request(request, self._settings)
         if (handle["namespace"], handle["name"]) != (request["namespace"], request["job"]["metadata"]["name"]):
             raise Permanent(f"Job {handle['name']} is of another request", cause=Cause.CONFIG_ERROR, reason="Refused")
+        with translated(self._api, handle["namespace"]):
+            self._identity.current()
         if doubt := self._identity.doubt(handle):
             raise Transient(f"no worker is created: {doubt}", retry_in=MISMATCH_RETRY)
         self._workers.create(handle, request, names)
