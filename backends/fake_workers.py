@@ -101,7 +101,7 @@ class FakeWorkers:
     def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
         directory = Path(str(handle["directory"]))
         if not (directory / f"{handle['name']}.json").exists():
-            raise Permanent(f"container {handle['name']} is gone", cause=Cause.KILLED, reason="deleted")
+            raise Transient(f"container {handle['name']} is gone", retry_in=0.2)
         for name in names:
             file = worker_file(directory, str(handle["name"]), name)
             if not file.exists():
