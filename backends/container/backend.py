@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
-from backends.base import Backend, Request
+from backends.base import Backend, Handle, Request
 from backends.container.runner import RUNNER
 from dispatcher.runs.attempt import Attempt
 
@@ -18,6 +19,13 @@ class ContainerBackend(Backend):
 
     def prepare(self, attempt: Attempt) -> Request:
         return self.request(attempt)
+
+    def execute(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        """Create the infrastructure of a flow that belongs to no run; return its handle.
+
+        Nobody looks after it later: whatever it needs to run exists once this returns. Raises as :meth:`submit`.
+        """
+        return self.submit(request, secrets)
 
     @abstractmethod
     def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:

@@ -57,7 +57,7 @@ def create(environment: ContainerEnvironment, execution: DirectExecution) -> dic
         secrets = {JOB: _job(environment, execution, settings, limit=backend.secrets_limit)}
         if execution.storage is not None and from_json(execution.storage).shared_blob:
             secrets[URL] = ""  # the backend fills in the address as containers reach it
-        return dict(backend.submit(request, secrets))
+        return dict(backend.execute(request, secrets))
     except Permanent as error:
         raise InvalidInput(f"{type(environment).__name__}: {error}") from error
     except Transient as error:

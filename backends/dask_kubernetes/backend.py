@@ -2,27 +2,60 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import ClassVar
 
-from backends.base import Request
+from backends.base import Handle, Request, WorkerState
 from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
+from backends.dask_kubernetes.create import create
 from backends.dask_kubernetes.rendering import rendered
 from backends.dask_kubernetes.summary import summary
+from backends.dask_kubernetes.workers import WorkerPods
+from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.cluster.errors import translated
+from backends.kubernetes.jobs import MISMATCH_RETRY
+from dispatcher.errors import Permanent, Transient
+from dispatcher.executors.dask_cluster.certificates import make_certificate
 from dispatcher.runs.attempt import Attempt
+from dispatcher.runs.states import Cause
+from dispatcher.settings import Settings
+from dispatcher.support.log_throttle import LogThrottle
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a flow that belongs to no run gets until its workers can be created.
+ADDRESS_TIMEOUT = 60.0
+
+_POLL_INTERVAL = 0.5  # seconds
 
 
 class DaskKubernetesBackend(KubernetesBackend):
     """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
 
-    name: ClassVar[str] = "dask-kubernetes"
+    name: ClassVar[str] = manifest.NAME
+
+    objects: ClassVar[AttemptObjects] = AttemptObjects(
+        selector=f"{BACKEND}={manifest.NAME}",
+        has_workers=True,
+        dependents=(("secrets", ""), ("secrets", manifest.TLS_SUFFIX), ("networkpolicies", "")),
+    )
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._workers = WorkerPods(self._api, self._watches, self._jobs)
+        self._check_request = manifest.check_request
+        self._create = partial(create, throttle=LogThrottle(logger))
 
     @classmethod
     def preload(cls) -> None:
         super().preload()
         manifest.preload()
+        make_certificate()  # imports Dask
 
     def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
         request = manifest.build(attempt, self._settings, module=module)
@@ -40,3 +73,63 @@ class DaskKubernetesBackend(KubernetesBackend):
     @classmethod
     def summary(cls, request: Request) -> Mapping[str, str]:
         return summary(request)
+
+    def execute(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        """Create a Job that belongs to no run, and the workers that it starts with; return its handle.
+
+        Raises:
+            Permanent: its pod has no address in time; the Job was deleted.
+        """
+        handle = self.submit(request, secrets)
+        names = self.first_workers(request)
+        if names:
+            self._create_soon(handle, request, names)
+        return handle
+
+    def first_workers(self, request: Request) -> tuple[str, ...]:
+        return tuple(f"w{number}" for number in range(1, int(request["workers"]["min"]) + 1))
+
+    def max_workers(self, request: Request) -> int:
+        return int(request["workers"]["max"])
+
+    def workers(self, handle: Handle) -> list[WorkerState]:
+        self._check_scope(handle)
+        return self._workers.states(handle)
+
+    def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        self._check_scope(handle)
+        self._check_request(request, self._settings)
+        if (handle["namespace"], handle["name"]) != (request["namespace"], request["job"]["metadata"]["name"]):
+            raise Permanent(f"Job {handle['name']} is of another request", cause=Cause.CONFIG_ERROR, reason="Refused")
+        with translated(self._api, handle["namespace"]):
+            self._identity.current()
+        if doubt := self._identity.doubt(handle):
+            raise Transient(f"no worker is created: {doubt}", retry_in=MISMATCH_RETRY)
+        self._workers.create(handle, request, names)
+
+    def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
+        self._check_scope(handle)
+        return self._workers.delete(handle, names)
+
+    def worker_logs(self, handle: Handle, name: str) -> tuple[str, ...]:
+        self._check_scope(handle)
+        return self._workers.logs(handle, name)
+
+    def _check_scope(self, handle: Handle) -> None:
+        if exclusion := self._scope.exclusion(handle):
+            raise Transient(exclusion, retry_in=30.0)
+
+    def _create_soon(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        """Create workers once the flow's pod has an address; delete its Job if that takes too long."""
+        end = time.monotonic() + ADDRESS_TIMEOUT
+        while True:
+            try:
+                return self.create_workers(handle, request, names)
+            except (Permanent, Transient) as error:
+                if isinstance(error, Permanent) or time.monotonic() >= end:
+                    self.cancel(handle, request)
+                    raise Permanent(
+                        f"its workers weren't created within {ADDRESS_TIMEOUT:g} s, and its Job was deleted: {error}",
+                        cause=error.cause or Cause.START_FAILED,
+                    ) from error
+            time.sleep(_POLL_INTERVAL)

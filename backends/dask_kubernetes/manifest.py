@@ -22,6 +22,7 @@ from backends.dask_kubernetes.worker_spec import TLS_MOUNT
 from backends.kubernetes import container_env, job_policy
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes import manifest as jobs
+from backends.kubernetes.attempt_objects import BACKEND, CLUSTER, WORKER
 from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.runs.attempt import Attempt
@@ -29,17 +30,23 @@ from dispatcher.settings import Settings
 from dispatcher.support.escaping import escaped, shown
 
 #: The label of workers' pods; its value is the worker's name, such as ``w1``.
-WORKER_LABEL = pods.WORKER_LABEL
+WORKER_LABEL = WORKER
 
 #: Files of the cluster's certificate, which is its own authority, and of its key.
 CERT = f"{TLS_MOUNT}/cert.pem"
 KEY = f"{TLS_MOUNT}/key.pem"
 
+#: What the name of the Secret with them has after the Job's.
+TLS_SUFFIX = "-tls"
+
 #: The scheduler's port in the flow's pod.
 PORT = 8786
 
 _JOB, _WORKER = "scheduler_spec", "worker_spec"
-_OWN_LABELS = ("identifier", "flow_run_id", "attempt", jobs.INSTANCE)
+_OWN_LABELS = ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, BACKEND)
+
+#: The backend's name, in a label of everything that it creates.
+NAME = "dask-kubernetes"
 
 
 def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
@@ -71,6 +78,8 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     request = dict(jobs.draft(attempt, settings, module=module, argument=_JOB))
     _check_namespace(spec, request["namespace"])
     job = request["job"]
+    for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
+        metadata["labels"][BACKEND] = NAME
     _set_tls(job["spec"]["template"]["spec"], attempt.name)
     request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
     pod = pods.template(spec if spec is not None else _default_pod(), attempt, job=job, cert=CERT, key=KEY)
@@ -126,7 +135,7 @@ def worker_pod(request: Request, *, name: str, job_uid: str, address: str) -> di
     metadata = pod["metadata"]
     metadata["name"] = worker_pod_name(request, name)
     metadata["namespace"] = request["namespace"]
-    metadata["labels"][WORKER_LABEL] = name
+    metadata["labels"].update({WORKER_LABEL: name, CLUSTER: job_uid})
     metadata["ownerReferences"] = [_owner(request, job_uid)]
     container = pod["spec"]["containers"][0]
     container["command"] += ["--name", name]
@@ -176,7 +185,7 @@ def tls_secret(request: Request, uid: str, pem_certificate: str, pem_key: str) -
 
 def tls_secret_name(job_name: str) -> str:
     """Return the name of the Secret with the certificate of an attempt's cluster."""
-    return f"{job_name}-tls"
+    return f"{job_name}{TLS_SUFFIX}"
 
 
 def network_policy(request: Request, uid: str) -> dict[str, Any]:

@@ -15,10 +15,8 @@ from backends.dask_kubernetes.worker_spec import CONTAINER
 from backends.kubernetes import container_env
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes import manifest as jobs
+from backends.kubernetes.attempt_objects import BACKEND, MAIN_CONTAINER
 from dispatcher.runs.attempt import Attempt
-
-#: The label of workers' pods; its value is the worker's name, such as ``w1``.
-WORKER_LABEL = "dask-worker"
 
 #: The module that every worker loads first.
 PRELOAD = "dispatcher.executors.dask_cluster.worker_life"
@@ -56,12 +54,13 @@ def template(
     pod["metadata"] = _metadata(pod.get("metadata") or {}, job)
     _set_pod(pod["spec"], attempt, job["spec"]["template"]["spec"])
     _set_container(pod["spec"], attempt, job["spec"]["template"]["spec"], _dask_env(cert, key))
+    pod["metadata"]["annotations"][MAIN_CONTAINER] = pod["spec"]["containers"][0]["name"]
     return pod
 
 
 def _metadata(written: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     own = job["metadata"]
-    labels = {name: own["labels"][name] for name in ("identifier", "flow_run_id", "attempt", jobs.INSTANCE)}
+    labels = {name: own["labels"][name] for name in ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, BACKEND)}
     annotations = {name: own["annotations"][name] for name in (jobs.RUN, jobs.FLOW)}
     return {
         **{name: value for name, value in written.items() if name not in {"name", "namespace"}},

@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
-from backends.container import server_address
 from backends.container.backend import ContainerBackend
 from backends.container.runner import RUNNER
-from backends.kubernetes import manifest, reasons
+from backends.kubernetes import manifest, reasons, submission
+from backends.kubernetes.attempt_objects import JOB_ALONE, AttemptObjects
 from backends.kubernetes.cluster.api import Api, ApiError
 from backends.kubernetes.cluster.connection import load_sdk
 from backends.kubernetes.cluster.errors import translated
@@ -31,7 +31,7 @@ from backends.kubernetes.first_stops import FirstStops
 from backends.kubernetes.grace import Need
 from backends.kubernetes.handle import JobKey, Scope, make_handle
 from backends.kubernetes.init_logs import failed_init_logs
-from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
+from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.orphans import infrastructure
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
@@ -47,24 +47,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_VARIABLES = "DISPATCHER__KUBERNETES__"
-
 
 class KubernetesBackend(ContainerBackend):
     """Runs flows on the cluster that the settings choose."""
 
     name: ClassVar[str] = "kubernetes"
 
+    #: What an attempt has on the cluster.
+    objects: ClassVar[AttemptObjects] = JOB_ALONE
+
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
+        self._check_request: submission.Check = manifest.check_request
+        self._create: submission.Create = create
         kubernetes = self._settings.group(KubernetesSettings)
         self._scope = Scope(manifest.cluster_name(self._settings), kubernetes.namespaces)
         cluster = kubernetes.clusters.get(self._scope.cluster, ClusterSettings())
         pace = Pace(kubernetes.requests_per_second, bucket=shared(cluster))
         self._api = Api(cluster, timeout=kubernetes.request_timeout, pace=pace)
         self._identity = ClusterIdentity(self._api, kubernetes.namespaces)
-        self._watches = Watches(self._api, kubernetes, self._identity)
-        self._jobs = Jobs(self._api, self._watches, self._identity)
+        self._watches = Watches(self._api, kubernetes, self._identity, self.objects)
+        self._jobs = Jobs(self._api, self._watches, self._identity, self.objects)
         self._first_stops = FirstStops(self._jobs)
         self._observer = Observer(self._scope, self._watches, self._jobs, self._identity)
 
@@ -78,8 +81,8 @@ class KubernetesBackend(ContainerBackend):
             manifest.cluster_name(settings)
         except Permanent as error:
             raise InvalidSettings(str(error)) from None
-        _url(settings)
-        _authority(settings)
+        submission.url(settings)
+        submission.authority(settings)
 
     @classmethod
     def preload(cls) -> None:
@@ -122,23 +125,14 @@ class KubernetesBackend(ContainerBackend):
         return summary(request)
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
-        manifest.check_request(request, self._settings)
-        with translated(self._api, request["namespace"]):
-            identity = part_of(self._identity.current(), request["namespace"])
-            if doubt := self._identity.doubt(request):
-                raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
-            ca = _authority(self._settings)
-            variables = dict(secrets)
-            if server_address.URL in secrets:
-                variables[server_address.URL] = _url(self._settings)
-            job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
-        metadata = job["metadata"]
-        return make_handle(
-            JobKey(request["namespace"], metadata["name"], metadata["uid"]),
-            cluster=request["cluster"],
-            container=request["container"],
-            instance=request["job"]["metadata"]["labels"][manifest.INSTANCE],
-            identity=identity,
+        return submission.submit(
+            self._api,
+            request,
+            secrets,
+            settings=self._settings,
+            identity=self._identity,
+            check=self._check_request,
+            create=self._create,
         )
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
@@ -234,12 +228,3 @@ class KubernetesBackend(ContainerBackend):
         self._watches.stop()
         self._observer.close()
         self._api.close()
-
-
-def _url(settings: Settings) -> str:
-    group = settings.group(KubernetesSettings)
-    return server_address.server_url(settings, group, variables=_VARIABLES, ca_path=manifest.CA)
-
-
-def _authority(settings: Settings) -> str | None:
-    return server_address.authority(settings.group(KubernetesSettings), variables=_VARIABLES)

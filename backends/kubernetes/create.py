@@ -17,8 +17,8 @@ from dispatcher.runs.states import Cause
 
 Json = dict[str, Any]
 
-_MAX_TRIES = 3
-_CONFLICT_DELAY = 0.1  # seconds, times the number of tries
+MAX_TRIES = 3
+CONFLICT_DELAY = 0.1  # seconds, times the number of tries
 
 
 def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]]) -> Json:
@@ -34,29 +34,46 @@ def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]
         Transient: it isn't clear yet whether the Job or its Secret exists.
         ApiError, Unclear, Unreachable: of the API.
     """
-    job = _create_job(api, request)
-    _create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
+    job = create_job(api, request)
+    create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
     return job
 
 
-def _create_job(api: Api, request: Request) -> Json:
-    namespace, name = request["namespace"], request["job"]["metadata"]["name"]
-    for tries in range(_MAX_TRIES):
+def create_job(api: Api, request: Request) -> Json:
+    """Create a request's Job, or return the one that it created earlier; raise as :func:`create`."""
+    return create_or_adopt(api, request["namespace"], "jobs", request["job"], lambda: _adopt(api, request))
+
+
+def create_or_adopt(api: Api, namespace: str, kind: str, body: Mapping[str, Any], adopt: Callable[[], Json]) -> Json:
+    """Create an object and return it, or what ``adopt`` returns for one of its name that exists.
+
+    Args:
+        api: the cluster.
+        namespace: of the object.
+        kind: of it, such as ``jobs``.
+        body: the object.
+        adopt: reads the existing object by its name and checks it; raises ApiError 404 if there is none.
+
+    Raises:
+        Transient: it isn't clear yet whether it exists.
+        ApiError, Unclear, Unreachable: of the API; and what ``adopt`` raises.
+    """
+    for tries in range(MAX_TRIES):
         try:
-            return api.create(namespace, "jobs", request["job"])
+            return api.create(namespace, kind, body)
         except ApiError as error:
             if error.status != 409:
                 raise
             if error.reason == "AlreadyExists":
-                return _adopt(api, request)
-            time.sleep(_CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
+                return adopt()
+            time.sleep(CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
         except Unclear:
             try:
-                return _adopt(api, request)
+                return adopt()
             except ApiError as error:
                 if error.status != 404:
                     raise
-    raise Transient(f"Job {namespace}/{name}: not created yet, after {_MAX_TRIES} tries")
+    raise Transient(f"{body['kind']} {namespace}/{body['metadata']['name']}: not created yet, after {MAX_TRIES} tries")
 
 
 def _adopt(api: Api, request: Request) -> Json:
@@ -75,10 +92,10 @@ def _adopt(api: Api, request: Request) -> Json:
     return job
 
 
-def _create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
+def create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
     """Create the Secret. An existing one of that name may be outdated or somebody else's: it is replaced."""
     name = secret["metadata"]["name"]
-    for _ in range(_MAX_TRIES):
+    for _ in range(MAX_TRIES):
         try:
             api.create(namespace, "secrets", secret)
             return
@@ -88,7 +105,7 @@ def _create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
             _delete_secret(api, namespace, name)
         except Unclear:
             continue
-    raise Transient(f"Secret {namespace}/{name}: not created yet, after {_MAX_TRIES} tries")
+    raise Transient(f"Secret {namespace}/{name}: not created yet, after {MAX_TRIES} tries")
 
 
 def _delete_secret(api: Api, namespace: str, name: str) -> None:

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from dispatcher import KubernetesJobEnvironment
+from dispatcher.environments.base import Environment
 from dispatcher.runs.attempt import Attempt, object_name
 
 RUN_ID = "01jdzr6m8w4n5q7t9v2x3y4z5a"
@@ -63,7 +64,7 @@ def custom(**changes: Any) -> dict[str, Any]:
     return spec
 
 
-def attempt(environment: KubernetesJobEnvironment | None = None, **changes: Any) -> Attempt:
+def attempt(environment: Environment | None = None, **changes: Any) -> Attempt:
     """Return an attempt of a run in ``environment``."""
     values: dict[str, Any] = {
         "run_id": RUN_ID,
