@@ -11,7 +11,7 @@ from typing import Any
 
 from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.inspection.timeline import moments
-from dispatcher.records.logs import Line
+from dispatcher.records.logs import WORKER, Line
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.record import Record
@@ -225,4 +225,6 @@ def log_line(line: Line) -> str:
         return f"[{line.text}]"
     if line.stream.startswith("init/"):
         return f"[{line.stream}] {line.text}"
+    if line.stream.startswith(WORKER):
+        return f"[{line.stream.removeprefix(WORKER)}] {line.text}"
     return f"{line.level} {line.text}" if line.level else line.text
