@@ -45,7 +45,7 @@ def note_workers(
         trouble: why a worker of a ready cluster waits, if that is news.
     """
     before = record.workers
-    if before is None or not _is_current(record, attempt):
+    if before is None or record.attempt != attempt or record.state not in {State.RUNNING, State.CANCELLING}:
         return None
     after = replace(
         workers, least=before.least, ready=workers.ready or before.ready, failure=before.failure, others=before.others

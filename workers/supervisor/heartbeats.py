@@ -30,11 +30,11 @@ class Heartbeats:
     def received(self, run_id: str) -> None:
         """Note a report of a run's runner."""
         self._last_reports[run_id] = self._clock()
+        self._reported.add(run_id)
 
     def workers_reported(self, record: Record, workers: WorkerReport) -> None:
         """Note what a run's runner has reported of its workers."""
         self._workers[record.id] = record.attempt, workers
-        self._reported.add(record.id)
 
     def workers_of(self, record: Record) -> WorkerReport | None:
         """Return what the runner of a run's current attempt has reported last of its workers, if it has."""
@@ -42,7 +42,7 @@ class Heartbeats:
         return workers if attempt == record.attempt else None
 
     def take_reported(self) -> set[str]:
-        """Remove and return the ids of the runs whose runners have reported workers."""
+        """Remove and return the ids of the runs whose runners have reported since the last call."""
         reported, self._reported = self._reported, set()
         return reported
 
