@@ -94,6 +94,7 @@ class ClusterWorkers:
         self.refusal: Wait | None = None  #: why the last creation was refused
         self.refused_until = 0.0  #: no creation is requested before
         self.noted_at: float | None = None  #: when the record was written last
+        self._inherited = "" if state.last_loss is None else state.last_loss.name  # accounted for by another supervisor
         self._told: dict[str, float] = {}  # key of a wait → when it was seen last since an event told of it
         self._report: WorkerReport | None = None
         self._seen: dict[str, Observation] = {}  # of the workers that exist
@@ -115,6 +116,9 @@ class ClusterWorkers:
         """
         before = self._seen
         self._seen = {state.name: state.observation for state in states if state.observation.phase is not Phase.GONE}
+        if (inherited := self._seen.get(self._inherited)) is not None and inherited.phase in OVER:
+            self._settled.add(self._inherited)
+        self._inherited = ""
         self._requested = {
             name: request
             for name, request in self._requested.items()

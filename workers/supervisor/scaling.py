@@ -128,7 +128,7 @@ class Scaling:
         decision = decide(cluster.view(ready=record.workers.ready, growing=wanted))
         self._create(backend, record, cluster, decision.create)
         self._delete(backend, record, cluster, decision.delete)
-        self._note(record, cluster, at)
+        self._note(record, cluster)
 
     def _cluster(self, backend: Scaled, record: Record) -> ClusterWorkers | None:
         """Return what is known of the workers of a run's attempt; None if it has none, or isn't open any more."""
@@ -223,13 +223,15 @@ class Scaling:
                 log_tail=tuple(lines[-OUTCOME_LINES:]),
             )
             self._fail(record, outcome)
+            self._note(record, cluster, at_once=True)
 
     def _fail(self, record: Record, outcome: Outcome) -> None:
         """Have the attempt ended with an outcome: the supervisor's next look at it deletes its infrastructure."""
         self._writer.update(record, partial(cluster_steps.fail_cluster, attempt=record.attempt, outcome=outcome))
 
-    def _note(self, record: Record, cluster: ClusterWorkers, at: float) -> None:
-        """Note in the record what is known of the workers, at most every :data:`NOTE_INTERVAL` seconds."""
+    def _note(self, record: Record, cluster: ClusterWorkers, *, at_once: bool = False) -> None:
+        """Note in the record what is known of the workers; unless ``at_once``, every :data:`NOTE_INTERVAL` seconds."""
+        record, at = self._cache.get(record.id) or record, self._clock()
         if record.workers is None:
             return
         state, trouble = cluster.state(record.workers), cluster.trouble()
@@ -241,7 +243,7 @@ class Scaling:
         news = cluster.news(trouble, at) if state.ready else None
         if state == record.workers and not cluster.losses and news is None:
             return
-        if cluster.noted_at is not None and at - cluster.noted_at < NOTE_INTERVAL:
+        if not at_once and cluster.noted_at is not None and at - cluster.noted_at < NOTE_INTERVAL:
             self._look_again(record.id, cluster.noted_at + NOTE_INTERVAL - at)
             return
         losses, cluster.losses, cluster.noted_at = cluster.losses, [], at

@@ -134,11 +134,13 @@ class Supervisor:
             self._orphans.sweep(lambda: self._shards.held)
             self._users.sweep(list(self._cache), self._shards.held)
 
-    def tick(self) -> float | None:
-        """Act on what has changed since the last tick or round: reports, answers, infrastructure, cancel requests.
+    @property
+    def next_in(self) -> float:
+        """Seconds until the next tick is needed; infinite if that isn't known."""
+        return min(self._scaling.next_in, READ_INTERVAL if self._changes.has_unmatched else math.inf)
 
-        Return the seconds until the next tick is needed; None if that isn't known.
-        """
+    def tick(self) -> None:
+        """Act on what has changed since the last tick or round: reports, answers, infrastructure, cancel requests."""
         cancelled = self._take_cancelled()
         changes = self._changes.take()
         if self._changes.has_unmatched:
@@ -148,8 +150,6 @@ class Supervisor:
         else:
             records = {record.id: record for record in [*cancelled, *self._changed_runs(changes)]}
             self._work(list(records.values()))
-        wait = min(self._scaling.next_in, READ_INTERVAL if self._changes.has_unmatched else math.inf)
-        return None if wait == math.inf else wait
 
     def note_outage(self) -> None:
         """Note that the server was unavailable: no runner could report, and the server may have lost its users."""
