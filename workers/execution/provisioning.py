@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends.base import Backend, Handle
+from backends.base import Backend, Handle, Request, Scaled
 from dispatcher.errors import DispatcherError, Permanent, Refused, SpecUsed, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
@@ -25,6 +25,7 @@ from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
+from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features
@@ -137,11 +138,12 @@ class Provisioner:
         record = claim.after
         try:
             request = self._request(record)
+            workers = self._workers(record, request["body"])
         except Exception as error:
             permanent = as_permanent(error, record, "prepare", self.owner)
             return claim.then(self._end(record, permanent)(record, now))
         failpoint("provision.prepared", record.id)
-        return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
+        return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request, workers=workers))
 
     def create(self, record: Record, write: RecentWrite | None = None) -> Record:
         """Send the stored request and store the answer. Return the record after that."""
@@ -260,6 +262,14 @@ class Provisioner:
         body = backend.prepare(attempt)
         request = {"shard": attempt.shard, "epoch": record.epoch, "body": body}
         return self.keys.engine.sealed(record.id, record.attempt, Stored.REQUEST, request)
+
+    def _workers(self, record: Record, body: Request) -> ClusterState | None:
+        """Return the state in which the attempt's own cluster begins; None if it has none."""
+        backend = self.backend(record.spec.route.backend)
+        if not isinstance(backend, Scaled) or backend.max_workers(body) <= 0:
+            return None
+        first = len(backend.first_workers(body))
+        return ClusterState(least=first, wanted=first, ready=first == 0)
 
     def _secrets(self, record: Record) -> dict[str, str]:
         """Return the runner's secrets. They are derived, so that the next owner sends the same."""

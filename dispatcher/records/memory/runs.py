@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, Refused, UnknownRun
 from dispatcher.records.bell import Bell
@@ -132,9 +132,12 @@ class MemoryRuns(Runs):
             self._claims.check(change, void, now)
             if change.use is not None:
                 self._uses.note(stored.id, change.use, now)
-            stored = self._apply(change, stored.version + 1, now)
+            after = change.after.but(version=stored.version + 1)
+            merged = stored.but_like(change.before, change.after)  # a cached record may have less than the stored one
+            self._apply(replace(change, after=merged), after.version, now)
         self._ring([change.ring] if change.ring else [])
-        return stored.but(), now
+        after.mark_unverified()
+        return after, now
 
     def find(self, query: Query, *, limit: int | None = 100) -> Iterator[Record]:
         with self._shared.changed:
