@@ -3,7 +3,7 @@
 It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
 reaps orphans and learns how the flow's process died. Its one child runs the flow
 (:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
-the standard library, and the journal and the counter of OOM kills, which do the same.
+the standard library, and modules that do the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import FrameType
 
 from dispatcher.logs.journal import Journal, adopt_journal
 from dispatcher.runner.container.memory import oom_kills
+from dispatcher.support.parent_death import die_with
 
 GRACE = "DISPATCHER__RUN__GRACE"
 LINGER = "DISPATCHER__RUN__LINGER"
@@ -78,7 +79,7 @@ class ContainerParent:
             signal.set_wakeup_fd(-1)
             os.setsid()
             if parent != 1:
-                _die_with(parent)
+                die_with(parent)  # in a container the death of PID 1 does that
             for number in signals:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             for descriptor in (self._wakeup_read, self._wakeup_write, self._progress_read):
@@ -215,15 +216,6 @@ class ContainerParent:
                     return
                 if pid == self._child:
                     self._status = status
-
-
-def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies. In a container the death of PID 1 does that."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _on_sigchld(_number: int, _frame: FrameType | None) -> None:
