@@ -1,4 +1,4 @@
-"""Lines that tasks have printed and logged elsewhere: they are printed and logged here, where a run's log captures them.
+"""Print and log here what tasks have printed and logged elsewhere: a run's log captures it here.
 
 Used by the flow's side of a Dask cluster.
 """
@@ -24,4 +24,6 @@ def emit(stream: str, text: str, level: int | None, name: str | None, *, worker:
         (sys.stdout if stream == "stdout" else sys.stderr).write(f"{text}\n")
         return
     record = logging.LogRecord(name, level, "", 0, "%s", (text,), None)
-    logging.getLogger(None if name == "root" else name).handle(record)
+    # Dask's own loggers pass nothing on to the root logger, where a run's log has its handler.
+    is_root = name == "root" or name.partition(".")[0] == "distributed"
+    logging.getLogger(None if is_root else name).handle(record)

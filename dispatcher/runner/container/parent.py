@@ -28,6 +28,7 @@ STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported 
 #: Seconds until a signal to the child is repeated. One that arrives while Python releases its lock on the way into a
 #: blocking call isn't handled before that call ends, unless another signal arrives.
 _RESEND_INTERVAL = 1.0
+_CLUSTER_GRACE = 3.0  # seconds for a flow to end once its own Dask cluster has died
 _EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
 
 
@@ -37,8 +38,8 @@ class ContainerParent:
     Attributes:
         nonce: identifies this start of a process; the attempt is claimed with it.
         claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
-        expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
-            empty if none did.
+        expired_clock: the clock whose end made this process kill the child: ``flow``, ``cluster``, ``exit``, ``leave``
+            or ``term``; empty if none did.
         stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
         journal: the child's last lines.
         oom_kills_before: number of OOM kills in this container before the child started.
@@ -157,11 +158,13 @@ class ContainerParent:
                     self._clocks["timeout"] = now + float(timeout)
             case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
+            case ["cluster_lost"]:  # the flow's own cluster has died; the termination message says so
+                self._clocks["cluster"] = now + _CLUSTER_GRACE
             case ["flow_ended"]:
-                self._stop_clocks("timeout", "flow", "resend")
+                self._stop_clocks("timeout", "flow", "cluster", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
                 self.message_written = True
-                self._stop_clocks("timeout", "flow", "resend")
+                self._stop_clocks("timeout", "flow", "cluster", "resend")
             case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
                 self._clocks["exit"] = now + self._on_exit_timeout
