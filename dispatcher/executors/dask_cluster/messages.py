@@ -19,6 +19,7 @@ from dispatcher.runs.cluster import WorkerReport
 LINES = "dispatcher-lines"
 
 _MOST_LINES = 10_000  # that wait while the runner doesn't read
+_CLOSE_TIMEOUT = 1.0  # seconds for the last messages
 
 
 class ClusterLine(NamedTuple):
@@ -52,7 +53,9 @@ class Messages:
         self._refusal = ""
         self._lines: deque[ClusterLine] = deque()
         self._missing = 0
-        threading.Thread(target=self._send, name="dispatcher-messages", daemon=True).start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._send, name="dispatcher-messages", daemon=True)
+        self._thread.start()
 
     def report(self, report: WorkerReport) -> None:
         """Send the latest report."""
@@ -75,17 +78,26 @@ class Messages:
             self._lines.append(line)
             self._condition.notify()
 
+    def close(self) -> None:
+        """Send what waits, and no more."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join(_CLOSE_TIMEOUT)
+
     def _send(self) -> None:
         with contextlib.suppress(OSError):  # the runner has gone
-            while True:
-                data = "".join(f"{json.dumps(message)}\n" for message in self._take()).encode()
+            while messages := self._take():
+                data = "".join(f"{json.dumps(message)}\n" for message in messages).encode()
                 while data:
                     data = data[os.write(self._descriptor, data) :]
 
     def _take(self) -> list[dict[str, Any]]:
-        """Wait for messages, and return them."""
+        """Wait for messages, and return them; none once closed."""
         with self._condition:
-            self._condition.wait_for(lambda: self._lines or self._refusal or self._report is not None)
+            self._condition.wait_for(
+                lambda: self._closed or self._lines or self._refusal or self._report is not None
+            )
             messages: list[dict[str, Any]] = [{"line": line} for line in self._lines]
             if self._missing:
                 text = f"{self._missing:,} lines of the Dask cluster are missing: they came too fast"

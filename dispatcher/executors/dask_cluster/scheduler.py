@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import resource
@@ -20,6 +19,7 @@ from typing import Any
 
 import dask
 import distributed
+from distributed.core import Status
 from distributed.versions import get_versions
 from tornado.ioloop import PeriodicCallback
 
@@ -97,7 +97,8 @@ class _Joining(distributed.SchedulerPlugin):  # type: ignore[misc]
         self._names.join(name)
 
     def remove_worker(self, scheduler: Any, worker: str, *, stimulus_id: str = "", **_more: Any) -> None:
-        if (name := self._by_address.pop(worker, None)) is None:
+        name = self._by_address.pop(worker, None)
+        if name is None or scheduler.status is not Status.running:
             return
         asked = name in self._adapting.retiring or stimulus_id.startswith(_ASKED)
         self._names.leave(name, asked=asked)
@@ -163,8 +164,10 @@ def main() -> None:
     _set_logging(_LogHandler(messages, all_of_scheduler=options.scheduler_logs))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard // 2), hard))  # as `dask scheduler` does
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         asyncio.run(serve(options, messages))
+    finally:
+        messages.close()
 
 
 def _set_logging(handler: logging.Handler) -> None:
