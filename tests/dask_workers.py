@@ -29,9 +29,7 @@ class Workers:
         environ: variables of each worker, in addition to this process's.
     """
 
-    def __init__(
-        self, directory: Path, *options: str, environ: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, directory: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
         self.directory = directory
         self.temporary = directory / "tmp"
         self.temporary.mkdir()

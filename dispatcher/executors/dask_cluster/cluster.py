@@ -121,13 +121,15 @@ class DaskCluster:
         return ClusterExecutor(self.address, self._tls, lambda: self._process.has_ended)
 
     def wait(self) -> None:
-        """Wait until the least number of workers has joined. Imports Dask meanwhile.
+        """Wait until the least number of workers has joined. Imports Dask meanwhile, and configures it so that the flow
+        can connect clients of its own to :attr:`address`.
 
         Raises:
             Permanent: a worker has other versions than the scheduler, or the scheduler has died.
         """
         import distributed  # noqa: F401 - takes a second, in which workers start
 
+        self._tls.configure()
         while True:
             with self._changed:
                 if self._refusal:

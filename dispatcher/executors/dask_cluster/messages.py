@@ -95,9 +95,7 @@ class Messages:
     def _take(self) -> list[dict[str, Any]]:
         """Wait for messages, and return them; none once closed."""
         with self._condition:
-            self._condition.wait_for(
-                lambda: self._closed or self._lines or self._refusal or self._report is not None
-            )
+            self._condition.wait_for(lambda: self._closed or self._lines or self._refusal or self._report is not None)
             messages: list[dict[str, Any]] = [{"line": line} for line in self._lines]
             if self._missing:
                 text = f"{self._missing:,} lines of the Dask cluster are missing: they came too fast"

@@ -38,6 +38,14 @@ class Tls:
             names |= {f"{_PREFIX}TLS__{role}__CERT": self.cert, f"{_PREFIX}TLS__{role}__KEY": self.key}
         return names
 
+    def configure(self) -> None:
+        """Have clients of this process use it for addresses with ``tls://``, unless others are configured."""
+        import dask
+
+        names = {"ca-file": self.cert, "client.cert": self.cert, "client.key": self.key}
+        if not any(dask.config.get(f"distributed.comm.tls.{name}", None) for name in names):
+            dask.config.set({f"distributed.comm.tls.{name}": path for name, path in names.items()})
+
     def security(self) -> Any:
         """Return a ``distributed.Security`` for a client."""
         from distributed.security import Security
