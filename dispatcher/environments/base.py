@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
 from dispatcher.environments.labels import Labels
-from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.errors import (
+    INTERRUPTS,
+    CancelInterrupt,
+    InvalidInput,
+    PreemptInterrupt,
+    SchedulerInterrupt,
+    TimeoutInterrupt,
+)
+from dispatcher.executors.current import cluster_executor
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.context import ended, entered
 from dispatcher.runs.routing import check_labels
@@ -182,7 +190,7 @@ class Environment:
         return cls(**data)
 
     def _runner(self, flow: Flow[..., Any], env: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
-        executor = self.make_executor()
+        executor = self.make_executor() if self.cluster() is None else cluster_executor.get()
 
         def run(parameters: Mapping[str, Any]) -> Any:
             with variables(env or {}):
@@ -310,7 +318,7 @@ def _state_after(error: BaseException) -> State:
             return State.TIMED_OUT
         case CancelInterrupt() | KeyboardInterrupt():
             return State.CANCELLED
-        case PreemptInterrupt():
+        case PreemptInterrupt() | SchedulerInterrupt():
             return State.CRASHED
         case _:
             return State.FAILED
