@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # typing's, without importing it
 if TYPE_CHECKING:
     from typing import Any
 
+    from backends.dask_kubernetes.environment import DaskKubernetesEnvironment
     from backends.kubernetes.environment import KubernetesJobEnvironment
     from backends.local import LocalEnvironment
     from backends.remote import RemoteEnvironment
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Cause",
     "DaskExecutor",
+    "DaskKubernetesEnvironment",
     "Dispatcher",
     "DispatcherError",
     "DispatcherWarning",
@@ -101,6 +103,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "backends.dask_kubernetes.environment": ("DaskKubernetesEnvironment",),
     "backends.kubernetes.environment": ("KubernetesJobEnvironment",),
     "backends.local": ("LocalEnvironment",),
     "backends.remote": ("RemoteEnvironment",),

@@ -134,7 +134,7 @@ def _check_container(value: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def _check_pod(value: Mapping[str, Any], path: str) -> Iterator[str]:
     if value.get("ephemeralContainers"):
-        yield f"{path}.ephemeralContainers: can't be in a Job: only a pod that exists can get them"
+        yield f"{path}.ephemeralContainers: can't be given: only a pod that exists can get them"
     if value.get("hostPID") and value.get("shareProcessNamespace"):
         yield f"{path}.shareProcessNamespace: can't be with hostPID"
     if value.get("runtimeClassName") == "":

@@ -21,8 +21,9 @@ from dispatcher.support.escaping import escaped, shown
 _POD = "spec.template.spec"
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 
-#: Secrets with runners' credentials, named like the Jobs of attempts. Each is for the flow's container of its own Job.
-_RUNNER_SECRET = re.compile(r"flow-[0-9a-z]{1,26}-([0-9a-f]{8}-[0-9]+|direct|doctor)")
+#: Secrets with runners' credentials, or with a Dask cluster's key, named like the Jobs of attempts. Each is for the
+#: containers of its own attempt.
+_RUNNER_SECRET = re.compile(r"flow-[0-9a-z]{1,26}-([0-9a-f]{8}-[0-9]+|direct|doctor)(-tls)?")
 
 #: What SELinux options may be without a privilege, as in Pod Security's ``baseline``.
 _SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
@@ -72,7 +73,7 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
     """Return what a policy refuses in a Job: for each, its path, value, and the setting that allows it.
 
     Args:
-        job: as it would be sent. The volume with the runner's own Secret is left out.
+        job: as it would be sent. The volumes that this backend adds are left out.
         policy: the worker's.
     """
     pod = specs.at(job, _POD) or {}
@@ -86,9 +87,14 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
         for path, container in _items(pod, field, _POD):
             problems += _container(path, container, policy)
     for path, volume in _items(pod, "volumes", _POD):
-        if volume.get("name") != specs.VOLUME:
+        if volume.get("name") not in specs.OWN_VOLUMES:
             problems += _volume(path, volume, policy)
     return [escaped(problem) for problem in problems]
+
+
+def pod_refusals(pod: Mapping[str, Any], policy: JobPolicy) -> list[str]:
+    """Return what a policy refuses in a Pod of its own, with paths in that Pod; see :func:`refusals`."""
+    return [problem.removeprefix("spec.template.") for problem in refusals({"spec": {"template": pod}}, policy)]
 
 
 def _accounts(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import posixpath
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from dispatcher.support.json_documents import DuplicateKey
 #: Reserved in a pod: the name of the volume with the runner's credentials, and its mount path.
 VOLUME = "dispatcher-run"
 MOUNT = "/run/dispatcher"
+
+#: Reserved too: the volumes with the key of a Dask cluster, and with the temporary files of its workers.
+TLS_VOLUME = "dispatcher-tls"
+SCRATCH_VOLUME = "dispatcher-scratch"
+OWN_VOLUMES = frozenset({VOLUME, TLS_VOLUME, SCRATCH_VOLUME})
 
 _ONE_POD = "an attempt is one pod, and ends with it"
 _OWN_RETRIES = "use the run's retries=, which gives each attempt a Job of its own"
@@ -58,8 +64,13 @@ CONTROLLER_LABELS = (
 )  # fmt: skip
 
 
-def load(path: str) -> dict[str, Any]:
+def load(path: str, *, argument: str = "job_spec_file", kind: str = "Job") -> dict[str, Any]:
     """Return the Job in a YAML (or JSON) file.
+
+    Args:
+        path: of the file.
+        argument: the one that names the file, for messages.
+        kind: what it is to hold, for messages too.
 
     Raises:
         InvalidInput: the file can't be read, or isn't one YAML document with a mapping.
@@ -69,20 +80,21 @@ def load(path: str) -> dict[str, Any]:
             text = file.read(job_bounds.MAX_SIZE + 1)
             size = os.fstat(file.fileno()).st_size
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"job_spec_file: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise InvalidInput(f"{argument}: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > job_bounds.MAX_SIZE:
         raise InvalidInput(
-            f"job_spec_file {path}: it is larger than {job_bounds.MAX_SIZE} characters (it has {size} bytes)"
+            f"{argument} {path}: it is larger than {job_bounds.MAX_SIZE} characters (it has {size} bytes)"
         )
-    return parse(text, source=f"job_spec_file {path}")
+    return parse(text, source=f"{argument} {path}", kind=kind)
 
 
-def parse(text: str, *, source: str) -> dict[str, Any]:
+def parse(text: str, *, source: str, kind: str = "Job") -> dict[str, Any]:
     """Return the mapping in a YAML document.
 
     Args:
         text: the document.
         source: its file, for messages.
+        kind: what it is to hold, for messages too.
 
     Raises:
         InvalidInput: the text isn't a YAML document with a mapping.
@@ -104,7 +116,7 @@ def parse(text: str, *, source: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # also in values: a date in month 13
         raise InvalidInput(f"{source}: isn't one YAML document: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise InvalidInput(f"{source}: must hold a Job (kind: Job), got {type(document).__name__}")
+        raise InvalidInput(f"{source}: must hold a {kind} (kind: {kind}), got {type(document).__name__}")
     return document
 
 
@@ -174,11 +186,20 @@ def check(spec: Any, *, source: str, allow_unknown_fields: bool = False) -> None
         *_check_reserved(spec),
     ]
     problems = problems or [
-        *(() if allow_unknown_fields else _check_values(spec, table()["root"], "")),
+        *(() if allow_unknown_fields else check_values(spec, table()["root"], "")),
         *reference_problems(spec["spec"]["template"]["spec"]),
     ]
     if problems:
         raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
+    check_json(spec, source=source)
+
+
+def check_json(spec: Any, *, source: str) -> None:
+    """Check that a value comes back from JSON as it was.
+
+    Raises:
+        InvalidInput: it doesn't.
+    """
     try:
         same = json.loads(json.dumps(spec, allow_nan=False)) == spec
     except (TypeError, ValueError) as error:
@@ -230,27 +251,45 @@ def _check_refused(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
-    pod = at(spec, "spec.template.spec")
+    yield from reserved_problems(at(spec, "spec.template.spec"), (MOUNT,))
+
+
+def reserved_problems(pod: Mapping[str, Any], mounts: Collection[str]) -> Iterator[str]:
+    """Yield names of volumes, and mount paths of the first container, that are kept for our own volumes.
+
+    Args:
+        pod: the pod's spec in a Job.
+        mounts: the mount paths of our own volumes.
+    """
+    place = "spec.template.spec"
     for index, volume in _mappings(at(pod, "volumes")):
-        if volume.get("name") == VOLUME:
-            yield f"spec.template.spec.volumes[{index}].name: {VOLUME} is the name of the runner's own volume"
+        if volume.get("name") in OWN_VOLUMES:
+            yield f"{place}.volumes[{index}].name: {volume['name']} is the name of a volume that is added to pods"
     for index, mount in _mappings(at(pod["containers"][0], "volumeMounts")):
-        if str(mount.get("mountPath", "")).rstrip("/") == MOUNT:
-            yield f"spec.template.spec.containers[0].volumeMounts[{index}].mountPath: {MOUNT} is the runner's own"
+        if (path := posixpath.normpath(str(mount.get("mountPath", "")))) in mounts:
+            yield f"{place}.containers[0].volumeMounts[{index}].mountPath: {path} is for a volume that is added to pods"
 
 
 def _check_exported(spec: Mapping[str, Any]) -> Iterator[str]:
     """Yield what a cluster adds to a Job, as ``kubectl get -o yaml`` exports it. What is empty isn't exported."""
-    paths = [f"{place}.{field}" for place in ("metadata", "spec.template.metadata") for field in EXPORTED]
-    exported = [path for path in (*paths, "status") if at(spec, path)]
-    labels = at(spec, "spec.template.metadata.labels")
-    if isinstance(labels, Mapping):
-        exported += [f"spec.template.metadata.labels.{name}" for name in CONTROLLER_LABELS if name in labels]
+    exported = [path for path in (*(f"metadata.{field}" for field in EXPORTED), "status") if at(spec, path)]
+    exported += exported_fields(at(spec, "spec.template.metadata"))
     if exported:
         yield f"{', '.join(exported)}: set by the cluster from which this Job was exported; remove them"
 
 
-def _check_values(value: Any, kind: str, source: str) -> Iterator[str]:
+def exported_fields(metadata: Any) -> list[str]:
+    """Return the paths of what a cluster adds to a pod's metadata, as in a Job."""
+    place = "spec.template.metadata"
+    exported = [f"{place}.{field}" for field in EXPORTED if at(metadata, field)]
+    labels = at(metadata, "labels")
+    if isinstance(labels, Mapping):
+        exported += [f"{place}.labels.{name}" for name in CONTROLLER_LABELS if name in labels]
+    return exported
+
+
+def check_values(value: Any, kind: str, source: str) -> Iterator[str]:
+    """Yield what is wrong with the values in a part of a Job, by :mod:`backends.kubernetes.job_rules`."""
     for model, part, path in mappings(value, kind, source):
         yield from value_problems(model, part, path)
 
@@ -281,6 +320,6 @@ def check_part(value: Any, kind: str, *, source: str) -> None:
         InvalidInput: names each wrong path.
     """
     job_bounds.check_value(value, source=source)
-    problems = list(check_types(value, kind, source, False)) or list(_check_values(value, kind, source))
+    problems = list(check_types(value, kind, source, False)) or list(check_values(value, kind, source))
     if problems:
         raise InvalidInput(escaped("; ".join(problems)))

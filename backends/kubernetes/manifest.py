@@ -13,7 +13,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -22,7 +22,7 @@ from backends.base import Request
 from backends.container import runner
 from backends.container.errors import refused
 from backends.container.image import default_image, image_of
-from backends.kubernetes import grace, job_policy
+from backends.kubernetes import container_env, grace, job_policy
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
@@ -62,16 +62,22 @@ def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     return request
 
 
-def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
+def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER, argument: str = "job_spec") -> Request:
     """Return the request of an attempt whether or not the settings allow what is in its Job (:func:`objections`).
+
+    Args:
+        attempt: the attempt.
+        settings: of the worker that claimed it.
+        module: the Python module that the flow's container runs.
+        argument: the environment's argument that gave the Job.
 
     Raises:
         Permanent: its cluster or namespace isn't served, its image isn't known, or its Job can't run a flow.
     """
     environment = attempt.environment
-    spec = environment.get("job_spec")
+    spec = environment.get(argument)
     if spec is not None and (problems := specs.structure_problems(spec)):
-        raise refused(f"job_spec: {escaped('; '.join(problems))}")
+        raise refused(f"{argument}: {escaped('; '.join(problems))}")
     job: dict[str, Any] = copy.deepcopy(dict(spec if spec is not None else _default_job()))
     namespace = _namespace(environment, job, settings)
     seconds = _set_job(job, attempt, settings)
@@ -139,8 +145,8 @@ def _identity(metadata: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return annotations.get(RUN), labels.get("attempt"), labels.get(INSTANCE)
 
 
-def check_request(request: Request, settings: Settings) -> None:
-    """Reject a stored request that these settings wouldn't have built.
+def check_request(request: Request, settings: Settings, *, argument: str = "job_spec") -> None:
+    """Reject a stored request that these settings wouldn't have built. ``argument`` is the one that gave the Job.
 
     Raises:
         Permanent: its cluster or namespace isn't served, it names no installation, its digest isn't its Job's, or the
@@ -155,7 +161,7 @@ def check_request(request: Request, settings: Settings) -> None:
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
         raise refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
-    _check_policy(request, settings)
+    _check_policy(request, settings, argument)
 
 
 def cluster_name(settings: Settings) -> str:
@@ -204,9 +210,9 @@ def objections(request: Request, settings: Settings) -> list[str]:
     return job_policy.refusals(request["job"], JobPolicy.of(group, own_image=default_image(group)))
 
 
-def _check_policy(request: Request, settings: Settings) -> None:
+def _check_policy(request: Request, settings: Settings, argument: str = "job_spec") -> None:
     if problems := objections(request, settings):
-        raise refused(f"job_spec: {'; '.join(problems)}")
+        raise refused(f"{argument}: {'; '.join(problems)}")
 
 
 def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
@@ -270,7 +276,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     if environment.get("image_pull_secrets"):
         pod["imagePullSecrets"] = [{"name": name} for name in environment["image_pull_secrets"]]
     for container in (*pod["containers"], *(pod.get("initContainers") or ())):
-        container["env"] = _merge_env(container.get("env"), _plain_env(attempt.variables))
+        container["env"] = container_env.merged(container.get("env"), container_env.plain(attempt.variables))
     flow = pod["containers"][0]
     flow["name"] = flow.get("name") or "flow"
     flow["image"] = image_of(attempt, settings.group(KubernetesSettings), template=flow.get("image"))
@@ -280,8 +286,13 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
         if environment.get(argument):
             flow[field] = environment[argument]
-    user_env = [*_plain_env(environment.get("env") or {}), *_secret_env(environment.get("secrets") or {})]
-    flow["env"] = _merge_env(flow["env"], [*user_env, *_plain_env(attempt.variables), *_runner_env(pod, seconds)])
+    user_env = [
+        *container_env.plain(environment.get("env") or {}),
+        *container_env.of_secrets(environment.get("secrets") or {}),
+    ]
+    flow["env"] = container_env.merged(
+        flow["env"], [*user_env, *container_env.plain(attempt.variables), *_runner_env(pod, seconds)]
+    )
     mount = {"name": specs.VOLUME, "mountPath": specs.MOUNT, "readOnly": True}
     flow["volumeMounts"] = [*(flow.get("volumeMounts") or ()), mount]
     volume = {"name": specs.VOLUME, "secret": {"secretName": attempt.name, "optional": False, "defaultMode": 0o444}}
@@ -300,32 +311,4 @@ def _runner_env(pod: Mapping[str, Any], seconds: int) -> list[dict[str, Any]]:
         {"name": f"DISPATCHER__RUN__{name}", "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in fields.items()
     ]
-    return [*_plain_env(variables), *references]
-
-
-def _plain_env(variables: Mapping[str, str]) -> list[dict[str, Any]]:
-    return [{"name": name, "value": value} for name, value in variables.items()]
-
-
-def _secret_env(secrets: Mapping[str, str]) -> list[dict[str, Any]]:
-    env = []
-    for variable, reference in secrets.items():
-        name, _, key = reference.partition("/")
-        env.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
-    return env
-
-
-def _merge_env(env: Iterable[Mapping[str, Any]] | None, overrides: Iterable[dict[str, Any]]) -> list[Any]:
-    """Return a container's variables, replaced and extended by ``overrides``.
-
-    A replaced variable keeps its place, because later ones may refer to it: ``$(NAME)``.
-    """
-    rest = {entry["name"]: entry for entry in overrides}
-    replaced = set(rest)
-    merged = []
-    for entry in env or ():
-        if entry.get("name") not in replaced:
-            merged.append(entry)
-        elif entry["name"] in rest:
-            merged.append(rest.pop(entry["name"]))
-    return [*merged, *rest.values()]
+    return [*container_env.plain(variables), *references]

@@ -16,26 +16,38 @@ def summary(request: Request) -> dict[str, str]:
     """Return the facts of a request by name, for people. Empty ones are left out."""
     job = _mapping(request.get("job"))
     container = _flow_container(job, request.get("container"))
-    resources = _mapping(container.get("resources"))
     facts = {
         "job": _mapping(job.get("metadata")).get("name"),
         "namespace": request.get("namespace"),
         "cluster": request.get("cluster"),
         "image": container.get("image"),
-        "resources": "; ".join(
-            f"{kind}: {', '.join(f'{name} {_text(amount)}' for name, amount in _mapping(resources.get(kind)).items())}"
-            for kind in ("requests", "limits")
-            if _mapping(resources.get(kind))
-        ),
+        "resources": _resources(container),
     }
     return {name: _text(value) for name, value in facts.items() if value}
 
 
+def resources_of(pod: Any, container: Any) -> str:
+    """Return requests and limits of the container of this name in a Pod; empty if it has none."""
+    return _resources(_container(_mapping(pod).get("spec"), container))
+
+
 def _flow_container(job: Mapping[str, Any], name: Any) -> Mapping[str, Any]:
-    template = _mapping(_mapping(_mapping(job.get("spec")).get("template")).get("spec"))
-    containers = template.get("containers")
+    return _container(_mapping(_mapping(job.get("spec")).get("template")).get("spec"), name)
+
+
+def _container(spec: Any, name: Any) -> Mapping[str, Any]:
+    containers = _mapping(spec).get("containers")
     named = [_mapping(item) for item in containers] if isinstance(containers, list) else []
     return next((container for container in named if container.get("name") == name), {})
+
+
+def _resources(container: Mapping[str, Any]) -> str:
+    resources = _mapping(container.get("resources"))
+    return "; ".join(
+        f"{kind}: {', '.join(f'{name} {_text(amount)}' for name, amount in _mapping(resources.get(kind)).items())}"
+        for kind in ("requests", "limits")
+        if _mapping(resources.get(kind))
+    )
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

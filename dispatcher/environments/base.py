@@ -23,6 +23,7 @@ from dispatcher.support import signatures
 from dispatcher.support.escaping import shown
 
 if TYPE_CHECKING:
+    from dispatcher.environments.cluster import ClusterSpec
     from dispatcher.executors.base import Executor
     from dispatcher.flows.flow import Flow
     from dispatcher.storage.base import Storage
@@ -164,6 +165,10 @@ class Environment:
     def make_executor(self) -> Executor:
         """Return a new executor for one run: by default one that computes tasks in the flow's own thread."""
         return LocalExecutor()
+
+    def cluster(self) -> ClusterSpec | None:
+        """Return the temporary Dask cluster on which the runner computes the flow's tasks; by default None."""
+        return None
 
     @property
     def requires(self) -> tuple[str, ...]:

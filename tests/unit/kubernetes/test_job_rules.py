@@ -62,7 +62,7 @@ def test_a_job_that_uses_much_is_accepted() -> None:
             f"{SIDE}.ports", [{"containerPort": 70000}],
             f"{POD}.containers[1].ports[0].containerPort: must be at most 65535, got 70000",
         ),
-        (f"{POD}.ephemeralContainers", [{"name": "d", "image": "d"}], f"{POD}.ephemeralContainers: can't be in a Job"),
+        (f"{POD}.ephemeralContainers", [{"name": "d", "image": "d"}], f"{POD}.ephemeralContainers: can't be given"),
     ],
 )  # fmt: skip
 def test_the_error_names_the_path(path: str, value: Any, message: str) -> None:

@@ -1,0 +1,42 @@
+"""The backend of :class:`~backends.dask_kubernetes.environment.DaskKubernetesEnvironment`: Jobs with Dask workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from backends.base import Request
+from backends.container.runner import RUNNER
+from backends.dask_kubernetes import manifest
+from backends.dask_kubernetes.rendering import rendered
+from backends.dask_kubernetes.summary import summary
+from backends.kubernetes.backend import KubernetesBackend
+from dispatcher.runs.attempt import Attempt
+
+
+class DaskKubernetesBackend(KubernetesBackend):
+    """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
+
+    name: ClassVar[str] = "dask-kubernetes"
+
+    @classmethod
+    def preload(cls) -> None:
+        super().preload()
+        manifest.preload()
+
+    def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
+        request = manifest.build(attempt, self._settings, module=module)
+        identity = self._identity.of_namespace(request["namespace"])
+        return {**request, "identity": identity} if identity else request
+
+    def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
+        request = manifest.draft(attempt, self._settings)
+        return request, manifest.objections(request, self._settings)
+
+    def rendered(self, request: Request) -> str:
+        """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
+        return rendered(request)
+
+    @classmethod
+    def summary(cls, request: Request) -> Mapping[str, str]:
+        return summary(request)

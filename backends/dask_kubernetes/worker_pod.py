@@ -1,0 +1,153 @@
+"""The pod of a Dask worker as all workers of an attempt have it: what is set, and what is kept of a user's own.
+
+Pure; called by :mod:`backends.dask_kubernetes.manifest`, which adds what differs from worker to worker.
+"""
+
+from __future__ import annotations
+
+import copy
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from backends.dask_kubernetes import worker_options, worker_size
+from backends.dask_kubernetes.worker_spec import CONTAINER
+from backends.kubernetes import container_env
+from backends.kubernetes import job_spec as specs
+from backends.kubernetes import manifest as jobs
+from dispatcher.runs.attempt import Attempt
+
+#: The label of workers' pods; its value is the worker's name, such as ``w1``.
+WORKER_LABEL = "dask-worker"
+
+#: The module that every worker loads first.
+PRELOAD = "dispatcher.executors.dask_cluster.worker_life"
+
+#: Seconds between SIGTERM and SIGKILL, at most: a worker saves nothing, and its tasks run again elsewhere.
+GRACE = 10
+
+_DEATH_TIMEOUT = "60"  # seconds after which a worker without scheduler ends
+_SCRATCH = "/tmp"
+_LOCAL_DIRECTORY = "/tmp/dask-worker"
+
+#: Variables of a worker, which dask worker's nanny would set: one thread per task, and memory that is given back.
+_NANNY_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+}
+
+
+def template(
+    spec: Mapping[str, Any], attempt: Attempt, *, job: Mapping[str, Any], cert: str, key: str
+) -> dict[str, Any]:
+    """Return the Pod of an attempt's workers, without their names, owner and scheduler.
+
+    Args:
+        spec: the user's own Pod, checked, or the default.
+        attempt: the attempt.
+        job: its Job as it is sent.
+        cert: path of the certificate in the worker's container.
+        key: path of its key.
+    """
+    pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(dict(spec))}
+    pod.pop("status", None)
+    pod["metadata"] = _metadata(pod.get("metadata") or {}, job)
+    _set_pod(pod["spec"], attempt, job["spec"]["template"]["spec"])
+    _set_container(pod["spec"], attempt, job["spec"]["template"]["spec"], _dask_env(cert, key))
+    return pod
+
+
+def _metadata(written: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    own = job["metadata"]
+    labels = {name: own["labels"][name] for name in ("identifier", "flow_run_id", "attempt", jobs.INSTANCE)}
+    annotations = {name: own["annotations"][name] for name in (jobs.RUN, jobs.FLOW)}
+    kept = {name: value for name, value in written.items() if name not in {"name", "namespace"}}
+    return {
+        **kept,
+        "labels": {**(written.get("labels") or {}), **labels},
+        "annotations": {**(written.get("annotations") or {}), **annotations},
+    }
+
+
+def _set_pod(pod: dict[str, Any], attempt: Attempt, flow_pod: Mapping[str, Any]) -> None:
+    grace = pod.get("terminationGracePeriodSeconds")
+    pod.update(
+        {"restartPolicy": "Never", "terminationGracePeriodSeconds": GRACE if grace is None else min(grace, GRACE)}
+    )
+    if not pod.get("serviceAccountName") and not pod.get("serviceAccount"):
+        pod.setdefault("automountServiceAccountToken", False)
+    names = attempt.environment.get("image_pull_secrets")
+    if names:
+        pod["imagePullSecrets"] = [{"name": name} for name in names]
+    elif not pod.get("imagePullSecrets") and flow_pod.get("imagePullSecrets"):  # the image is the flow's
+        pod["imagePullSecrets"] = copy.deepcopy(flow_pod["imagePullSecrets"])
+    variables = container_env.plain(attempt.variables)
+    for container in (*pod["containers"], *(pod.get("initContainers") or ())):
+        container["env"] = container_env.merged(container.get("env"), variables)
+
+
+def _set_container(
+    pod: dict[str, Any], attempt: Attempt, flow_pod: Mapping[str, Any], dask_env: Mapping[str, str]
+) -> None:
+    environment = attempt.environment
+    worker = pod["containers"][0]
+    worker["name"] = worker.get("name") or CONTAINER
+    worker["image"] = flow_pod["containers"][0]["image"]
+    for argument, field in (("image_pull_policy", "imagePullPolicy"), ("worker_resources", "resources")):
+        if environment.get(argument):
+            worker[field] = copy.deepcopy(environment[argument])
+    worker["command"] = _command(pod, worker_options.parse(worker))
+    worker.pop("args", None)
+    user_env = {entry.get("name") for entry in worker["env"]}
+    defaults = {name: value for name, value in _NANNY_ENV.items() if name not in user_env}
+    worker["env"] = container_env.merged(
+        [*container_env.plain(defaults), *worker["env"]],
+        [
+            *container_env.plain(environment.get("env") or {}),
+            *container_env.of_secrets(environment.get("secrets") or {}),
+            *container_env.plain(attempt.variables),
+            *container_env.plain(dask_env),
+        ],
+    )
+    _mount_scratch(pod, worker)
+
+
+def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> list[str]:
+    """Return the worker's command, without its name. What the user gave goes before what is chosen here."""
+    chosen = {
+        "--nthreads": str(worker_size.threads(pod)),
+        "--memory-limit": worker_size.memory(pod),
+        "--death-timeout": _DEATH_TIMEOUT,
+        "--local-directory": _LOCAL_DIRECTORY,
+    }
+    given = options.names()
+    words = [word for name, value in chosen.items() if name not in given for word in (name, value)]
+    program = ["python3", "-P", "-m", "distributed.cli.dask_worker"]
+    return [*program, "--no-dashboard", "--no-nanny", "--preload", PRELOAD, *words, *options.words]
+
+
+def _dask_env(cert: str, key: str) -> dict[str, str]:
+    """Return the configuration of Dask's TLS, for the worker and for clients in its tasks."""
+    prefix = "DASK_DISTRIBUTED__COMM"
+    roles = {
+        f"{prefix}__TLS__{role}__{name}": path
+        for role in ("SCHEDULER", "WORKER", "CLIENT")
+        for name, path in (("CERT", cert), ("KEY", key))
+    }
+    return {
+        "DISPATCHER__EMBEDDED": "false",
+        f"{prefix}__REQUIRE_ENCRYPTION": "True",
+        f"{prefix}__TLS__CA_FILE": cert,
+        **roles,
+    }
+
+
+def _mount_scratch(pod: dict[str, Any], worker: dict[str, Any]) -> None:
+    """Give the worker a directory for temporary files, unless it has one: its root may be read-only."""
+    mounts = worker.get("volumeMounts") or ()
+    if any(posixpath.normpath(str(mount.get("mountPath"))) == _SCRATCH for mount in mounts):
+        return
+    worker["volumeMounts"] = [*mounts, {"name": specs.SCRATCH_VOLUME, "mountPath": _SCRATCH}]
+    pod["volumes"] = [*(pod.get("volumes") or ()), {"name": specs.SCRATCH_VOLUME, "emptyDir": {}}]

@@ -1,0 +1,25 @@
+"""What an environment asks of the temporary Dask cluster that computes a run's tasks.
+
+Returned by :meth:`~dispatcher.environments.base.Environment.cluster`; the runner starts the cluster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """A Dask cluster for one attempt.
+
+    Attributes:
+        min_workers: workers that the flow waits for, and that are kept.
+        max_workers: most workers at a time.
+        work_stealing: whether idle workers take tasks from busy ones; None leaves it to the configuration of Dask.
+        scheduler_logs: whether the scheduler's own INFO lines go to the run's log, and not only its warnings.
+    """
+
+    min_workers: int
+    max_workers: int
+    work_stealing: bool | None
+    scheduler_logs: bool
