@@ -8,16 +8,23 @@ from typing import ClassVar
 from backends.base import Request
 from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
+from backends.dask_kubernetes.pull_secrets import PullSecrets
 from backends.dask_kubernetes.rendering import rendered
 from backends.dask_kubernetes.summary import summary
 from backends.kubernetes.backend import KubernetesBackend
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.runs.attempt import Attempt
+from dispatcher.settings import Settings
 
 
 class DaskKubernetesBackend(KubernetesBackend):
     """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
 
     name: ClassVar[str] = "dask-kubernetes"
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
 
     @classmethod
     def preload(cls) -> None:
@@ -36,6 +43,15 @@ class DaskKubernetesBackend(KubernetesBackend):
     def rendered(self, request: Request) -> str:
         """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
         return rendered(request)
+
+    def shared(self, request: Request) -> Sequence[str]:
+        return self._pull_secrets.names(request)
+
+    def set_up(self, request: Request) -> None:
+        self._pull_secrets.create(request)
+
+    def dismantle(self, name: str) -> bool:
+        return self._pull_secrets.delete(name)
 
     @classmethod
     def summary(cls, request: Request) -> Mapping[str, str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,16 +18,17 @@ from typing import Any
 
 from backends.container.errors import refused
 from backends.container.secret_sources import find_secret
+from backends.dask_kubernetes.environment import DOCKER_SECRET
+from backends.kubernetes.job_policy import PULL_SECRET
 from dispatcher.errors import Permanent
-
-#: The name of the credentials where an environment names none.
-DEFAULT_SOURCE = "DOCKER_REGISTRY_CREDENTIALS"
 
 #: The keys of the credentials, all of them required.
 KEYS = ("docker-server", "docker-username", "docker-password", "docker-email")
 
+#: Stands for the name where credentials are missing, as where a request is rendered.
+UNKNOWN = "flow-dispatcher-pull-unknown"
+
 _PREFIX = "flow-dispatcher-pull-"
-_NAME = re.compile(rf"{_PREFIX}[0-9a-f]{{20}}")
 
 #: Cost of the name's key derivation: tens of milliseconds, once per process. Whoever may list pods sees the name, and
 #: must not be able to find a short password by trying.
@@ -87,7 +87,7 @@ def read_credentials(source: str | None, *, folder: Path | None) -> RegistryCred
         Permanent: it has none, or they aren't as they must be.
         Transient: a source of another distribution fails for a while.
     """
-    name = source or DEFAULT_SOURCE
+    name = source or DOCKER_SECRET
     try:
         text = find_secret(name, folder=folder)
     except Permanent as error:
@@ -109,7 +109,7 @@ def secret_name(credentials: RegistryCredentials, instance: str) -> str:
 
 def is_pull_secret(name: object) -> bool:
     """Return True if a name has the form that :func:`secret_name` gives."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+    return isinstance(name, str) and PULL_SECRET.fullmatch(name) is not None
 
 
 def manifest(credentials: RegistryCredentials, *, name: str, namespace: str, instance: str) -> Mapping[str, Any]:

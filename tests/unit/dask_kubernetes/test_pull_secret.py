@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backends.dask_kubernetes import pull_secret
+from backends.dask_kubernetes.environment import DOCKER_SECRET
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 
@@ -77,10 +78,10 @@ def test_other_texts_are_refused_without_being_shown(text: str) -> None:
 
 
 def test_credentials_have_a_default_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(pull_secret.DEFAULT_SOURCE, raising=False)
+    monkeypatch.delenv(DOCKER_SECRET, raising=False)
     with pytest.raises(Permanent, match=r"docker_secret: DOCKER_REGISTRY_CREDENTIALS: this worker has no such secret"):
         pull_secret.read_credentials(None, folder=tmp_path)
     (tmp_path / "TEAM").write_text(json.dumps({**GIVEN, "docker-username": "team"}))
-    monkeypatch.setenv(pull_secret.DEFAULT_SOURCE, json.dumps(GIVEN))
+    monkeypatch.setenv(DOCKER_SECRET, json.dumps(GIVEN))
     assert pull_secret.read_credentials(None, folder=tmp_path).username == "puller"
     assert pull_secret.read_credentials("TEAM", folder=tmp_path).username == "team"
