@@ -91,6 +91,18 @@ class CrashReport:
     lines: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """One worker of an attempt's cluster, such as ``w1``, as it was observed once.
+
+    The observation is about the worker as others are about the flow: ``RUNNING`` means that its process runs, not that
+    it has joined the cluster.
+    """
+
+    name: str
+    observation: Observation
+
+
 class Backend(ABC):
     """Runs flows in one kind of place.
 
@@ -98,8 +110,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Listed` and
-    :class:`Static`: a backend has one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Listed`,
+    :class:`Scaled` and :class:`Static`: a backend has one if it has its methods.
     """
 
     name: ClassVar[str]
@@ -287,6 +299,51 @@ class Static(Protocol):
             Permanent: no object of this backend has such a name.
             Transient: it can't be deleted now.
         """
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A backend whose attempts may have workers beside the flow, which come and go while it runs.
+
+    Workers are named ``w1``, ``w2`` and so on by whoever wants them; an attempt has at most one of each name at a time.
+    All of them end with their attempt: :meth:`Backend.cancel` confirms it only once none is left.
+    """
+
+    def first_workers(self, request: Request) -> tuple[str, ...]:
+        """Return the names of the workers that an attempt starts with, without I/O; empty if it has none."""
+
+    def max_workers(self, request: Request) -> int:
+        """Return how many workers an attempt may have at a time, without I/O; 0 if it has none."""
+
+    def workers(self, handle: Handle) -> list[WorkerState]:
+        """Return the workers of an attempt in the order of their numbers, without I/O.
+
+        Those that ended are listed until they are deleted. One that is gone has the phase ``GONE`` for a while, or
+        isn't listed.
+
+        Raises:
+            Transient: what exists isn't known now. A missing worker says nothing then.
+        """
+
+    def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        """Create workers in the order given; adopt those that exist. Safe to call again.
+
+        Raises:
+            Transient: not all of them exist yet, such as while the flow's container has no address, or a worker of
+                that name is being deleted. With a cause, that is why: ``QUOTA`` if no more is allowed now.
+            Permanent: one is refused for good, or belongs to somebody else. The message names the worker.
+        """
+
+    def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
+        """Delete workers, with a few seconds to stop. Return True once they are confirmed to be gone. Safe to call
+        again.
+
+        Raises:
+            Transient: something keeps one, which the message names.
+        """
+
+    def worker_logs(self, handle: Handle, name: str) -> tuple[str, ...]:
+        """Return the last lines of a worker; bounded, and with the errors of, :meth:`Logged.logs`."""
 
 
 class InProcess(Backend):

@@ -5,7 +5,7 @@ The service is a folder. A container is a JSON file in it, created in one step. 
 containers outlive the worker that created them, and all workers see the same ones. ``ledger.jsonl`` is the service's
 own account of what was created, ended and deleted. Two files in the folder change what is observed: while ``suspend``
 exists, containers of the script ``queued`` wait for a quota; while ``lost`` exists, the node of the script ``node``
-doesn't answer.
+doesn't answer. Workers of a container have no process: :mod:`backends.fake_workers`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
+from backends.fake_ledger import note
+from backends.fake_workers import PLAYS, FakeWorkers, container_file, worker_files
 from dispatcher.environments.base import Environment
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
@@ -71,13 +73,17 @@ class FakeEnvironment(Environment):
         directory: folder that plays the service; it must exist.
         script: the script that the container plays, one of :data:`SCRIPTS`.
         labels, on_start, on_exit: as everywhere.
+        workers: the least and the most workers beside the container; None: it has none.
+        worker_play: the state in which each worker is created, one of :data:`~backends.fake_workers.PLAYS`.
     """
 
     backend: ClassVar[str] = "fake"
-    added: ClassVar[tuple[str, ...]] = ("directory", "script")
+    added: ClassVar[tuple[str, ...]] = ("directory", "script", "workers", "worker_play")
 
     directory: str
     script: str
+    workers: tuple[int, ...] | None
+    worker_play: str | None
 
     def __init__(
         self,
@@ -86,11 +92,17 @@ class FakeEnvironment(Environment):
         labels: Iterable[str] | None = None,
         on_start: Callable[[], Any] | None = None,
         on_exit: Callable[[], Any] | None = None,
+        *,
+        workers: Sequence[int] | None = None,
+        worker_play: str | None = None,
     ) -> None:
         super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
         if script not in SCRIPTS:
             raise InvalidInput(f"script: {script!r} is none of {', '.join(SCRIPTS)}")
+        if worker_play is not None and worker_play not in PLAYS:
+            raise InvalidInput(f"worker_play: {worker_play!r} is none of {', '.join(PLAYS)}")
         self.directory, self.script = str(directory), script
+        self.workers, self.worker_play = None if workers is None else tuple(workers), worker_play
 
     def check(self) -> None:
         super().check()
@@ -98,7 +110,7 @@ class FakeEnvironment(Environment):
             raise InvalidInput(f"directory: {self.directory!r} is no folder; make it first")
 
 
-class FakeBackend(Backend):
+class FakeBackend(FakeWorkers, Backend):
     """The backend of :class:`FakeEnvironment`. It has every power."""
 
     name: ClassVar[str] = "fake"
@@ -108,12 +120,17 @@ class FakeBackend(Backend):
         self._closed = threading.Event()
 
     def prepare(self, attempt: Attempt) -> Request:
+        workers: dict[str, Any] = {}
+        if (bounds := attempt.environment.get("workers")) is not None:
+            play = attempt.environment.get("worker_play") or "run"
+            workers["workers"] = {"min": bounds[0], "max": bounds[1], "play": play}
         return {
             "name": attempt.name,
             "directory": attempt.environment["directory"],
             "script": attempt.environment["script"],
             "instance": attempt.instance,
             "variables": {**attempt.variables, "DISPATCHER__RUN__GRACE": f"{GRACE:g}"},
+            **workers,
         }
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
@@ -187,15 +204,17 @@ class FakeBackend(Backend):
         runs: dict[str, str] = {}
         while not self._closed.wait(POLL_INTERVAL):
             now = {}
-            for file in self._files():
+            workers = [file for service in sorted(self._services) for file in worker_files(service)]
+            for file in [*self._files(), *workers]:
                 with contextlib.suppress(FileNotFoundError):
                     now[str(file)] = file.stat().st_mtime_ns
             for name in before.keys() | now.keys():
                 if before.get(name) != now.get(name):
-                    if name not in runs:
+                    container = name if name.endswith(".json") else str(container_file(Path(name)))
+                    if container not in runs:
                         with contextlib.suppress(FileNotFoundError):
-                            runs[name] = _run_of(_read(Path(name)))
-                    changed(name, runs.get(name, ""))
+                            runs[container] = _run_of(_read(Path(container)))
+                    changed(container, runs.get(container, ""))
             before, runs = now, {name: run_id for name, run_id in runs.items() if name in now}
 
 
@@ -243,13 +262,6 @@ def _create(file: Path, request: Request) -> bool:
         draft.unlink()
     note(file, "created", container["uid"])
     return True
-
-
-def note(file: Path, event: str, uid: Any) -> None:
-    """Append a line to the service's own account."""
-    line = json.dumps({"time": time.time(), "what": event, "name": file.stem, "uid": uid})
-    with (file.parent / "ledger.jsonl").open("a") as ledger:
-        ledger.write(line + "\n")
 
 
 def _play(file: Path, variables: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """The node of the fake container service: one process per container, started by :mod:`backends.fake`.
 
 It starts the runner if the container's script says so, waits for it, and notes its exit code. It removes the file once
-the container was deleted and its process has ended.
+the container was deleted, its process has ended and its workers are gone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from backends.fake import GRACE, RUNS, TALKS, note
+from backends.fake import GRACE, RUNS, TALKS
+from backends.fake_ledger import note
+from backends.fake_workers import remove_workers
 
 
 def main(file: Path) -> None:
@@ -44,6 +46,8 @@ def main(file: Path) -> None:
         container["started"] = time.time()
         _end(file, container, TALKS)
     _until_deleted(file)
+    while not remove_workers(file):
+        time.sleep(0.05)
     note(file, "deleted", container["uid"])  # before the file goes, so that whoever misses it finds it in the ledger
     file.unlink(missing_ok=True)
 

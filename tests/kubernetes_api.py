@@ -1,4 +1,4 @@
-"""A Kubernetes API server in this process: Jobs, pods, Secrets and events, with lists, watches, bookmarks and 410.
+"""A Kubernetes API server in this process: Jobs, pods, Secrets and the like, with lists, watches, bookmarks and 410.
 
 It implements what the backend uses of the API, without controllers: tests play the node (:meth:`FakeCluster.add_pod`,
 :meth:`FakeCluster.change`). Deleting a Job deletes what it owns, as the garbage collector does.
@@ -28,6 +28,7 @@ KINDS = {
     "jobs": ("batch/v1", "Job"),
     "pods": ("v1", "Pod"),
     "secrets": ("v1", "Secret"),
+    "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
     "events": ("v1", "Event"),
     "resourcequotas": ("v1", "ResourceQuota"),
 }
@@ -119,6 +120,7 @@ class FakeCluster:
             "kind": "Job",
             "name": job["metadata"]["name"],
             "uid": job["metadata"]["uid"],
+            "controller": True,
         }
         template = job["spec"]["template"]["metadata"]
         metadata = {
@@ -250,9 +252,15 @@ def _is_selected(item: Json, query: Mapping[str, str]) -> bool:
     labels = item["metadata"].get("labels") or {}
     wanted = [term.partition("=") for term in (query.get("labelSelector") or "").split(",") if term]
     fields = [term.rpartition("=") for term in (query.get("fieldSelector") or "").split(",") if term]
-    return all(labels.get(name) == value for name, _, value in wanted) and all(
+    return all(_is_labelled(labels, *term) for term in wanted) and all(
         (item.get(name.rstrip("!")) == value) is not name.endswith("!") for name, _, value in fields
     )
+
+
+def _is_labelled(labels: Mapping[str, str], name: str, equals: str, value: str) -> bool:
+    if equals:
+        return labels.get(name) == value
+    return (name.lstrip("!") in labels) is not name.startswith("!")
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -18,6 +18,7 @@ from backends.container import server_address
 from backends.container.backend import ContainerBackend
 from backends.container.runner import RUNNER
 from backends.kubernetes import manifest, reasons
+from backends.kubernetes.attempt_objects import JOB_ALONE, AttemptObjects
 from backends.kubernetes.cluster.api import Api, ApiError
 from backends.kubernetes.cluster.connection import load_sdk
 from backends.kubernetes.cluster.errors import translated
@@ -55,6 +56,9 @@ class KubernetesBackend(ContainerBackend):
 
     name: ClassVar[str] = "kubernetes"
 
+    #: What an attempt has on the cluster.
+    objects: ClassVar[AttemptObjects] = JOB_ALONE
+
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
         kubernetes = self._settings.group(KubernetesSettings)
@@ -63,8 +67,8 @@ class KubernetesBackend(ContainerBackend):
         pace = Pace(kubernetes.requests_per_second, bucket=shared(cluster))
         self._api = Api(cluster, timeout=kubernetes.request_timeout, pace=pace)
         self._identity = ClusterIdentity(self._api, kubernetes.namespaces)
-        self._watches = Watches(self._api, kubernetes, self._identity)
-        self._jobs = Jobs(self._api, self._watches, self._identity)
+        self._watches = Watches(self._api, kubernetes, self._identity, self.objects)
+        self._jobs = Jobs(self._api, self._watches, self._identity, self.objects)
         self._first_stops = FirstStops(self._jobs)
         self._observer = Observer(self._scope, self._watches, self._jobs, self._identity)
 

@@ -1,8 +1,8 @@
 """Deletion of what an attempt has on the cluster, by its handle or by the request that may have created it.
 
-Counterpart of :mod:`backends.kubernetes.create`; called again until it is confirmed. The Job owns its pods and its
-Secret, so deleting it deletes them. What somebody cut off from it, such as by deleting it with the orphan policy, is
-deleted here by name (:mod:`backends.kubernetes.remains`).
+Counterpart of :mod:`backends.kubernetes.create`; called again until it is confirmed. The Job owns its pods, the workers
+of its flow and its Secrets, so deleting it deletes them. What somebody cut off from it, such as by deleting it with the
+orphan policy, is deleted here by name (:mod:`backends.kubernetes.remains`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def delete(jobs: Jobs, handle: Handle, need: Need = Need.WHOLE_GRACE) -> bool:
         if deleted_here and cache is not None and cache.job(key.uid)[0] is not None:
             return False  # the watch will see its end
         job = jobs.job(handle, None, was_here=True) if deleted_here else None
-    remains = Remains(job, jobs.pods(handle, cache))
+    remains = Remains(job, [*jobs.pods(handle, cache), *jobs.workers(handle, cache)])
     if remains.is_blocked:
         jobs.delete(key)
     return _delete_remains(jobs, key.namespace, key.name, remains, with_secret=not deleted_here)
@@ -79,8 +79,9 @@ def delete_requested(jobs: Jobs, request: Request) -> bool:
     jobs.check_cluster(request)
     if metadata is not None:
         return True
-    pods = [pod for pod in jobs.pods_named(namespace, name) if _is_of(pod["metadata"], request)]
-    return _delete_remains(jobs, namespace, name, Remains(None, pods), with_secret=True)
+    pods = [*jobs.pods_named(namespace, name), *jobs.workers_requested(request)]
+    remains = Remains(None, [pod for pod in pods if _is_of(pod["metadata"], request)])
+    return _delete_remains(jobs, namespace, name, remains, with_secret=True)
 
 
 def _handle(key: JobKey, request: Request, instance: str) -> Handle:
@@ -106,9 +107,9 @@ def _delete_remains(jobs: Jobs, namespace: str, name: str, remains: Remains, *, 
 
     Args:
         jobs: sends the requests.
-        namespace, name: of the Job and of its Secret.
+        namespace, name: of the Job.
         remains: what is left.
-        with_secret: the Secret may not have gone with the Job. Nobody can tell: workers can't read Secrets.
+        with_secret: its Secrets may not have gone with the Job. Nobody can tell: workers can't read Secrets.
     """
     abandoned = remains.abandoned
     for pod in abandoned:
@@ -116,7 +117,7 @@ def _delete_remains(jobs: Jobs, namespace: str, name: str, remains: Remains, *, 
         jobs.delete_pod(namespace, pod)
     loses_secret = remains.job is None and (abandoned or (with_secret and not remains.pods)) and is_object_name(name)
     if loses_secret and jobs.read(namespace, name) is None:  # else the Secret is another Job's, whatever a pod claims
-        jobs.delete_secret(namespace, name)
+        jobs.delete_dependents(namespace, name)
     if abandoned:
         return False
     if reason := remains.keeper(namespace, time.time()):

@@ -1,6 +1,7 @@
 """Jobs and their pods on one cluster: read from a current cache where there is one, else from the API server.
 
-Used by whatever observes, lists or deletes Jobs. Only :mod:`backends.kubernetes.create` creates them.
+Used by whatever observes, lists or deletes Jobs. Only :mod:`backends.kubernetes.create` creates them. The pods that
+work for a Job's flow are read apart from those that run it (:meth:`Jobs.workers`).
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from backends.base import Handle
+from backends.base import Handle, Request
 from backends.kubernetes import manifest
+from backends.kubernetes.attempt_objects import CLUSTER, JOB_ALONE, WORKER, AttemptObjects, is_worker_of
 from backends.kubernetes.cluster.api import Api, ApiError
 from backends.kubernetes.cluster.cache import Cache
 from backends.kubernetes.cluster.identity import ClusterIdentity
@@ -34,12 +36,16 @@ class Jobs:
         api: the cluster.
         watches: its watches, whose caches save requests.
         identity: of the cluster.
+        objects: what belongs to an attempt.
     """
 
-    def __init__(self, api: Api, watches: Watches, identity: ClusterIdentity) -> None:
+    def __init__(
+        self, api: Api, watches: Watches, identity: ClusterIdentity, objects: AttemptObjects = JOB_ALONE
+    ) -> None:
         self._api = api
         self._watches = watches
         self._identity = identity
+        self._objects = objects
         self._throttle = LogThrottle(logger)
 
     def cache(self, handle: Handle) -> Cache | None:
@@ -101,15 +107,39 @@ class Jobs:
             named = [pod for pod in self.pods_named(key.namespace, key.name) if pod["metadata"]["job"] == key.uid]
             named.sort(key=lambda pod: str(pod["metadata"].get("creationTimestamp") or ""))
             return [pod for pod in named if not pod["metadata"].get("orphaned")] or named[:1]  # as the cache does
-        for hidden in cache.hidden(key.uid):
-            if hidden.kind == "pods":
-                self._settle(cache, key.namespace, *hidden, self._find(handle, *hidden))
+        self._settle_pods(handle, cache)
         return [pod.object for pod in cache.pods(key.uid) if not pod.gone]
 
     def pods_named(self, namespace: str, name: str) -> list[Json]:
         """Return the pods that carry the name of a Job as a label, from the API server, trimmed as the cache keeps
         them."""
         return list(self._listed(namespace, "pods", f"job-name={name}"))
+
+    def workers(self, handle: Handle, cache: Cache | None) -> Sequence[Mapping[str, Any]]:
+        """Return the pods that work for the flow of a Job and still exist, trimmed. If the cache knows neither Job nor
+        workers, the API server is asked.
+
+        Raises:
+            Transient: one that watches stopped to show wasn't found, and may be on another cluster.
+        """
+        if not self._objects.has_workers:
+            return []
+        key = JobKey.of(handle)
+        if cache is None or (cache.job(key.uid)[0] is None and not cache.workers(key.uid)):
+            listed = list(self._listed(key.namespace, "pods", f"{CLUSTER}={key.uid}"))
+        else:
+            self._settle_pods(handle, cache)
+            listed = [dict(pod.object) for pod in cache.workers(key.uid) if not pod.gone]
+        return [pod for pod in listed if pod["metadata"]["job"] == key.uid and is_worker_of(pod, key.name)]
+
+    def workers_requested(self, request: Request) -> list[Json]:
+        """Return the pods that work for the flow of a request's Job, whose UID isn't known, from the API server."""
+        if not self._objects.has_workers:
+            return []
+        metadata = request["job"]["metadata"]
+        selector = f"{WORKER},identifier={metadata['labels']['identifier']}"
+        listed = self._listed(request["namespace"], "pods", selector)
+        return [pod for pod in listed if is_worker_of(pod, metadata["name"])]
 
     def look_up(self, handle: Handle, cache: Cache) -> None:
         """Read the hidden ones among a Job and its pods by name, and store what is found. If the cache never had the
@@ -132,13 +162,13 @@ class Jobs:
     def all_jobs(self, namespace: str, instance: str) -> list[Json]:
         """Return all Jobs of an installation in a namespace, trimmed as the cache keeps them."""
         cache = self._watches.current_cache(namespace, instance)
-        selector = f"{manifest.INSTANCE}={instance}"
+        selector = self._objects.of_instance(instance)
         return cache.jobs() if cache is not None else list(self._listed(namespace, "jobs", selector))
 
     def all_pods(self, namespace: str, instance: str) -> list[Json]:
         """Return all pods of an installation in a namespace, trimmed as the cache keeps them."""
         cache = self._watches.current_cache(namespace, instance)
-        selector = f"{manifest.INSTANCE}={instance}"
+        selector = self._objects.of_instance(instance)
         return cache.all_pods() if cache is not None else list(self._listed(namespace, "pods", selector))
 
     def delete(self, key: JobKey, cache: Cache | None = None) -> bool:
@@ -157,9 +187,15 @@ class Jobs:
         """Request the deletion of this very pod, within its own grace."""
         self._delete(namespace, "pods", str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
 
-    def delete_secret(self, namespace: str, name: str) -> None:
-        """Delete the Secret of that name, if there is one."""
-        self._delete(namespace, "secrets", name, None)
+    def delete_dependents(self, namespace: str, name: str) -> None:
+        """Delete what the Job of that name owned beside its pods. What isn't there, or may not be deleted because the
+        worker can't have created it either, is left alone."""
+        for kind, suffix in self._objects.dependents:
+            try:
+                self._delete(namespace, kind, f"{name}{suffix}", None)
+            except ApiError as error:
+                if error.status != 403 or kind == "secrets":
+                    raise
 
     def shorten_grace(self, namespace: str, pod: Mapping[str, Any], seconds: int) -> None:
         """Delete a pod with so many seconds of grace. Without the right to do so, leave it to its Job's deletion."""
@@ -194,6 +230,13 @@ class Jobs:
         if not was_here:
             self.check_cluster(handle)
         return None
+
+    def _settle_pods(self, handle: Handle, cache: Cache) -> None:
+        """Read the hidden ones among a Job's pods by name."""
+        key = JobKey.of(handle)
+        for hidden in cache.hidden(key.uid):
+            if hidden.kind == "pods":
+                self._settle(cache, key.namespace, *hidden, self._find(handle, *hidden))
 
     def _settle(
         self, cache: Cache, namespace: str, kind: str, name: str, uid: str, item: Mapping[str, Any] | None

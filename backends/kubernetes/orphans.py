@@ -1,7 +1,8 @@
 """All infrastructure of an installation in a namespace, as its Jobs and pods show it. Pure.
 
 Labels and annotations are data that anybody in the namespace may have copied. So a Job counts only under the name of
-the attempt that it claims to be of, and pods without their Job only if they all name one attempt.
+the attempt that it claims to be of, a worker only under that of its Job, and pods without their Job only if they all
+name one attempt.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from backends.base import Found, Handle
+from backends.kubernetes.attempt_objects import is_worker_of, worker_name
 from backends.kubernetes.handle import JobKey
 from backends.kubernetes.remains import Remains
 from backends.kubernetes.timestamps import age
@@ -38,6 +40,8 @@ def infrastructure(
     """
     by_job: dict[str, list[Object]] = {}
     for pod in pods:
+        if worker_name(pod) and not is_worker_of(pod, _name(pod["metadata"])):
+            continue
         by_job.setdefault(str(pod["metadata"].get("job") or ""), []).append(pod)
     for job in jobs:
         metadata = job["metadata"]
@@ -64,7 +68,8 @@ def _names_attempt(metadata: Mapping[str, Any]) -> bool:
 
 
 def _name(metadata: Mapping[str, Any]) -> str:
-    return object_name(metadata["run"], int(metadata["attempt"]))
+    """Return the name of the Job of the attempt that an object claims to be of; empty if it claims none."""
+    return object_name(metadata["run"], int(metadata["attempt"])) if _names_attempt(metadata) else ""
 
 
 def _found(metadata: Mapping[str, Any], handle: Mapping[str, Any], seconds: float, keeper: str) -> Found:

@@ -3,7 +3,8 @@
 Kubernetes deletes the pods of a deleted Job, unless others interfered: a deletion with the orphan policy (the default
 of a plain API call) removes the pods' owner references, and a finalizer on the Job keeps both it and its pods, for as
 long as whoever set it likes. See
-https://kubernetes.io/docs/concepts/architecture/garbage-collection/#orphaned-dependents.
+https://kubernetes.io/docs/concepts/architecture/garbage-collection/#orphaned-dependents. The workers of its flow are
+owned by the Job as well.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.kubernetes import reasons
+from backends.kubernetes.attempt_objects import worker_name
 from backends.kubernetes.timestamps import seconds
 
 Object = Mapping[str, Any]
@@ -35,9 +37,15 @@ class Remains:
 
     @property
     def abandoned(self) -> list[Object]:
-        """The pods that nobody deletes: their Job is gone and doesn't own them any more, or a finalizer keeps it."""
+        """The pods that nobody deletes: their Job is gone and doesn't own them any more, or a finalizer keeps it; also
+        workers of a Job that is gone, for which the garbage collector may take its time."""
         is_held = self.job is not None and bool(_foreign(self.job))
-        return [pod for pod in self.pods if not _deleted(pod) and (is_held or pod["metadata"].get("orphaned"))]
+
+        def is_left(pod: Object) -> bool:
+            is_late = self.job is None and bool(worker_name(pod))
+            return is_held or is_late or bool(pod["metadata"].get("orphaned"))
+
+        return [pod for pod in self.pods if not _deleted(pod) and is_left(pod)]
 
     @property
     def is_blocked(self) -> bool:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -24,12 +24,13 @@ from dispatcher.runs.states import Cause
 from dispatcher.testing.waiting import wait_until
 
 if TYPE_CHECKING:
-    from backends.base import Backend, Observation
+    from backends.base import Backend, Observation, Scaled
 
 #: A secret variable of every container that the tests create; it may stand in no request and in no handle.
 SECRET = "a canary that nobody may see"
 
 _GONE = "gone"
+_SCALED = ("first_workers", "max_workers", "workers", "create_workers", "delete_workers", "worker_logs")
 
 
 @dataclass(kw_only=True)
@@ -46,6 +47,7 @@ class BackendService:
         lose_reply: a context in which the service carries out the next request, and its reply is lost; None if that
             can't be arranged.
         cut_off: a context in which the service can't be reached; None likewise.
+        workers_created: returns how many workers of attempts the service has created; None if ``environment`` has none.
     """
 
     backend: Backend
@@ -56,6 +58,7 @@ class BackendService:
     cause: Cause | None = None
     lose_reply: Callable[[], AbstractContextManager[None]] | None = None
     cut_off: Callable[[], AbstractContextManager[None]] | None = None
+    workers_created: Callable[[], int] | None = None
 
     def attempt(self, name: str, **changes: Any) -> Attempt:
         """Return an attempt whose infrastructure is to be called ``name``."""
@@ -84,6 +87,45 @@ class BackendService:
     def poll(self, *handles: Mapping[str, Any]) -> Sequence[Observation]:
         """Observe these handles."""
         return self.backend.poll(handles)
+
+    def workers(self, handle: Mapping[str, Any]) -> list[str]:
+        """Return the names of the workers that aren't gone; ``["?"]`` while nobody knows."""
+        try:
+            states = self.scaled(self.backend).workers(handle)
+        except Transient:
+            return ["?"]
+        return [state.name for state in states if str(state.observation.phase) != _GONE]
+
+    def create_workers(
+        self,
+        handle: Mapping[str, Any],
+        request: Mapping[str, Any],
+        names: Sequence[str],
+        *,
+        backend: Backend | None = None,
+    ) -> None:
+        """Create workers; try again as long as that may help."""
+
+        def create() -> bool:
+            try:
+                self.scaled(backend or self.backend).create_workers(handle, request, names)
+            except Transient:
+                return False
+            return True
+
+        wait_until(create, f"workers {', '.join(names)}", timeout=60)
+
+    def delete_workers(self, handle: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Delete workers until it is confirmed."""
+        backend = self.scaled(self.backend)
+        wait_until(lambda: backend.delete_workers(handle, names), "the end of deleted workers", timeout=60)
+
+    @staticmethod
+    def scaled(backend: Backend) -> Scaled:
+        """Return a backend as one whose attempts have workers."""
+        lacking = [name for name in _SCALED if not hasattr(backend, name)]
+        assert not lacking, f"backend {backend.name} isn't Scaled: it lacks {', '.join(lacking)}"
+        return cast("Scaled", backend)
 
     def delete(self, handle: Mapping[str, Any] | None, request: Mapping[str, Any] | None) -> None:
         """Cancel until it is confirmed."""
@@ -204,6 +246,42 @@ class BackendContract:
         assert [(orphan.attempt, orphan.handle) for orphan in listed] == [(1, handle)]
         assert listed[0].age >= 0
 
+    def test_workers_are_created_once_and_deleted_by_name(self, service: BackendService) -> None:
+        count = _workers_created(service)
+        backend = service.scaled(service.backend)
+        request = service.request("flow-m-1")
+        first = backend.first_workers(request)
+        assert first
+        assert first == tuple(f"w{number}" for number in range(1, len(first) + 1))
+        assert backend.max_workers(request) >= len(first)
+        handle = service.submit(request)
+        names = [*first, f"w{len(first) + 1}"]
+        service.create_workers(handle, request, first)
+        service.create_workers(handle, request, names)
+        service.create_workers(handle, request, names, backend=service.reopen())
+        assert count() == len(names)
+        wait_until(lambda: service.workers(handle) == names, f"the workers {', '.join(names)}", timeout=60)
+        service.delete_workers(handle, first)
+        wait_until(lambda: service.workers(handle) == names[-1:], "the end of the first workers", timeout=60)
+        assert service.scaled(service.backend).delete_workers(handle, first), "a deletion may be repeated"
+        service.create_workers(handle, request, first[:1])
+        assert count() == len(names) + 1
+        assert str(service.poll(handle)[0].phase) != _GONE
+
+    def test_workers_end_with_their_attempt(self, service: BackendService) -> None:
+        _workers_created(service)
+        request, other = service.request("flow-n-1"), service.request("flow-n-2")
+        handle, neighbour = service.submit(request), service.submit(other)
+        for owner, of in ((handle, request), (neighbour, other)):
+            service.create_workers(owner, of, ["w1", "w2"])
+        wait_until(lambda: service.workers(handle) == ["w1", "w2"], "two workers", timeout=60)
+        service.delete(handle, None)
+        wait_until(lambda: service.workers(handle) == [], "no worker", timeout=60)
+        assert service.scaled(service.backend).delete_workers(handle, ["w1", "w2"])
+        wait_until(lambda: service.workers(neighbour) == ["w1", "w2"], "the other attempt's workers", timeout=60)
+        service.delete(None, other)
+        wait_until(lambda: service.workers(neighbour) == [], "no worker", timeout=60)
+
     def test_a_lost_reply_creates_nothing_twice(self, service: BackendService) -> None:
         if service.lose_reply is None:
             pytest.skip("BackendService.lose_reply isn't given: a lost reply isn't tested")
@@ -229,3 +307,9 @@ class BackendContract:
                 another.cancel(handle, None)
             assert another.unreachable()
         assert service.submit(request) == handle
+
+
+def _workers_created(service: BackendService) -> Callable[[], int]:
+    if service.workers_created is None:
+        pytest.skip("BackendService.workers_created isn't given: its attempts have no workers")
+    return service.workers_created

@@ -48,8 +48,9 @@ class TestFake(NamedBackendContract):
         ledger = tmp_path / "ledger.jsonl"
         service = BackendService(
             backend=FakeBackend(),
-            environment=FakeEnvironment(tmp_path, "image_pull"),
+            environment=FakeEnvironment(tmp_path, "image_pull", workers=(2, 4)),
             created=lambda: ledger.read_text().count('"created"') if ledger.exists() else 0,
+            workers_created=lambda: ledger.read_text().count('"worker created"') if ledger.exists() else 0,
             reopen=FakeBackend,
             cause=Cause.IMAGE_PULL,
         )

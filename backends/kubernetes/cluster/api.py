@@ -23,7 +23,9 @@ _PAGE_SIZE = 500
 _LOG_TIMEOUT = 5.0  # seconds to wait for each part of a container's log
 
 _CORE = "/api/v1"
-_GROUPS = {"jobs": "/apis/batch/v1"}  # all other kinds are of the core group
+
+#: API groups with their versions; all other kinds are of the core group.
+_GROUPS = {"jobs": "batch/v1", "networkpolicies": "networking.k8s.io/v1"}
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 _JSON = "application/json"
@@ -176,7 +178,7 @@ class Api:
     def allowed(self, namespace: str, kind: str, verb: str) -> bool:
         """Return True if our credential allows a verb (SelfSubjectAccessReview); ``pods/log`` names a subresource."""
         resource, _, subresource = kind.partition("/")
-        group = "batch" if kind == "jobs" else ""
+        group = _GROUPS.get(resource, "").partition("/")[0]
         attributes = {
             "namespace": namespace,
             "resource": resource,
@@ -288,7 +290,8 @@ class Api:
 
 
 def _path(namespace: str, kind: str, name: str = "") -> str:
-    path = f"{_GROUPS.get(kind, _CORE)}/namespaces/{_quoted(namespace)}/{kind}"
+    root = f"/apis/{_GROUPS[kind]}" if kind in _GROUPS else _CORE
+    path = f"{root}/namespaces/{_quoted(namespace)}/{kind}"
     return f"{path}/{_quoted(name)}" if name else path
 
 

@@ -59,7 +59,8 @@ class Cache:
         self._lock = threading.Lock()
         self._jobs: dict[str, _Entry] = {}
         self._pods: dict[str, _Entry] = {}
-        self._pods_of_job: dict[str, list[str]] = {}
+        self._pods_of_job: dict[str, list[str]] = {}  # those that run flows
+        self._workers_of_job: dict[str, list[str]] = {}
         self._events: dict[str, dict[str, Json]] = {}  # by the UID of their object, and by reason
         self._deleted_here: set[str] = set()  # UIDs of Jobs
         self._hidden: set[str] = set()  # UIDs of Jobs and pods
@@ -88,19 +89,28 @@ class Cache:
         entries = [entry for entry in entries if entry.by_reference] or entries[:1]
         return [Pod(object=entry.object, gone=entry.is_gone) for entry in entries]
 
+    def workers(self, job: str) -> list[Pod]:
+        """Return the pods that work for the flow of a Job, by the Job's UID, oldest first."""
+        with self._lock:
+            entries = [self._pods[uid] for uid in self._workers_of_job.get(job, ()) if uid in self._pods]
+        entries.sort(key=lambda entry: str(entry.object["metadata"].get("creationTimestamp") or ""))
+        return [Pod(object=entry.object, gone=entry.is_gone) for entry in entries]
+
     def all_pods(self) -> list[Json]:
-        """Return all pods that lists and watches show."""
+        """Return all pods that lists and watches show, workers too."""
         with self._lock:
             return [entry.object for entry in self._pods.values() if entry.presence is Presence.WATCHED]
 
     def hidden(self, job: str, *, unread_for: float = 0.0) -> list[Hidden]:
-        """Return the hidden ones among a Job and its pods that weren't read for so many seconds, or never."""
+        """Return the hidden ones among a Job and its pods, workers too, that weren't read for so many seconds, or
+        never."""
         if not self._hidden:
             return []  # as nearly always, without a look at each
         latest = self._clock() - unread_for
         with self._lock:
             entries = [("jobs", job, self._jobs.get(job))]
-            entries += [("pods", uid, self._pods.get(uid)) for uid in self._pods_of_job.get(job, ())]
+            uids = (*self._pods_of_job.get(job, ()), *self._workers_of_job.get(job, ()))
+            entries += [("pods", uid, self._pods.get(uid)) for uid in uids]
         return [
             Hidden(kind, str(entry.object["metadata"]["name"]), uid)
             for kind, uid, entry in entries
@@ -202,10 +212,11 @@ class Cache:
                 self._events.pop(uid, None)
                 self._deleted_here.discard(uid)
                 self._hidden.discard(uid)
-        for job, uids in list(self._pods_of_job.items()):
-            self._pods_of_job[job] = [uid for uid in uids if uid in self._pods]
-            if not self._pods_of_job[job]:
-                del self._pods_of_job[job]
+        for of_job in (self._pods_of_job, self._workers_of_job):
+            for job, uids in list(of_job.items()):
+                of_job[job] = [uid for uid in uids if uid in self._pods]
+                if not of_job[job]:
+                    del of_job[job]
 
     def _entries(self, kind: str) -> dict[str, _Entry]:
         return self._jobs if kind == "jobs" else self._pods
@@ -223,12 +234,14 @@ class Cache:
             self._jobs[uid] = _Entry(dict(item))
             return
         before = self._pods.get(uid)
-        job = metadata.get("job") or ""
-        if not job and before is not None and (job := before.object["metadata"].get("job") or ""):
-            item = {**item, "metadata": {**metadata, "job": job}}  # the last sign of it was taken off
+        if before is not None:  # the last sign of what it belongs to may have been taken off
+            former = {name: before.object["metadata"].get(name) for name in ("job", "worker")}
+            lost = {name: text for name, text in former.items() if text and not metadata.get(name)}
+            item = {**item, "metadata": {**metadata, **lost}} if lost else item
+        job, worker = item["metadata"].get("job") or "", item["metadata"].get("worker")
         by_reference = not metadata.get("orphaned") or (before is not None and before.by_reference)
         self._pods[uid] = _Entry(dict(item), by_reference=by_reference)
-        siblings = self._pods_of_job.setdefault(job, [])
+        siblings = (self._workers_of_job if worker else self._pods_of_job).setdefault(job, [])
         if uid not in siblings:
             siblings.append(uid)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from backends.kubernetes.attempt_objects import CLUSTER, WORKER
 from backends.kubernetes.grace import ANNOTATIONS
 from backends.kubernetes.manifest import INSTANCE, RUN
 from backends.kubernetes.suspension import suspended_by
@@ -14,7 +15,9 @@ Json = dict[str, Any]
 
 _METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 _EVENT = ("reason", "message", "type", "lastTimestamp", "eventTime")
-_POD_STATUS = ("phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses", "startTime")
+_POD_STATUS = (
+    "phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses", "startTime", "podIP",
+)  # fmt: skip
 _POD_SPEC = ("nodeName", "readinessGates", "schedulingGates")
 _CONTAINER = ("name", "state")
 _INIT_CONTAINER = ("name", "state", "lastState", "started")
@@ -22,6 +25,9 @@ _CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
 
 #: Labels in which Kubernetes notes the UID of a pod's Job, and by which its Job controller finds the pods of a Job.
 _JOB_UID = ("batch.kubernetes.io/controller-uid", "controller-uid")
+
+#: Annotation of a pod that names the container which people mean by default.
+_MAIN_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 #: Kubernetes' own finalizer of each pod of a Job, which goes with the pod.
 _TRACKING = "batch.kubernetes.io/job-tracking"
@@ -38,7 +44,7 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
 
     A Job or pod gets ``run``, ``attempt`` and ``instance`` as its annotation and labels say, and its ``finalizers`` but
     for the one that each pod of a Job has. A pod gets ``job``, the UID of its Job, and ``orphaned`` if only a label
-    names that.
+    names that. One that works for the Job's flow gets ``worker``, its name, and its container with the memory limit.
     """
     metadata = item.get("metadata") or {}
     if kind == "events":
@@ -57,7 +63,8 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         container = _first_container((spec.get("template") or {}).get("spec"))
         suspension = {"suspend": bool(spec.get("suspend")), "suspendedBy": suspended_by(item)}
         return {"metadata": trimmed, "spec": {**suspension, "container": container}, "status": status}
-    trimmed |= _owner(metadata)
+    is_worker = bool((metadata.get("labels") or {}).get(WORKER))
+    trimmed |= _owner(metadata, is_worker=is_worker)
     annotations = metadata.get("annotations") or {}
     if of_grace := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:
         trimmed["annotations"] = of_grace
@@ -65,7 +72,10 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
         if status.get(name):
             status[name] = [{field: entry.get(field) for field in parts} for entry in status[name]]
     fields = _trim_pod_spec(spec)
-    if trimmed.get("orphaned"):
+    if is_worker:
+        trimmed["worker"] = sys.intern(str(trimmed.get("name") or "").rpartition("-")[2])
+        fields |= _worker_container(spec, str(annotations.get(_MAIN_CONTAINER) or ""))
+    elif trimmed.get("orphaned"):
         fields["container"] = _first_container(spec)
     return {
         "metadata": trimmed,
@@ -85,19 +95,21 @@ def _trim_metadata(metadata: Mapping[str, Any]) -> Json:
     return trimmed
 
 
-def _owner(metadata: Mapping[str, Any]) -> Json:
-    """Return the Job that an owner reference names; else, where no controller owns the pod, the one in its label.
+def _owner(metadata: Mapping[str, Any], *, is_worker: bool) -> Json:
+    """Return the Job that controls the pod or, if it is a worker, owns it; else, where no controller owns the pod, the
+    one in its label.
 
     Kubernetes' Job controller uses the same rule. A deletion of a Job with the orphan policy removes the references.
     """
     references = metadata.get("ownerReferences") or ()
-    owners = [owner.get("uid") for owner in references if owner.get("kind") == "Job"]
-    if owners:
-        return {"job": owners[0]}
+    jobs = [owner for owner in references if owner.get("kind") == "Job" and (is_worker or owner.get("controller"))]
+    if jobs:
+        return {"job": str(jobs[0].get("uid") or "")}
     if any(owner.get("controller") for owner in references):
         return {"job": ""}
     labels = metadata.get("labels") or {}
-    return {"job": next((str(labels[name]) for name in _JOB_UID if labels.get(name)), ""), "orphaned": True}
+    names = (CLUSTER,) if is_worker else _JOB_UID
+    return {"job": next((str(labels[name]) for name in names if labels.get(name)), ""), "orphaned": True}
 
 
 def _trim_pod_spec(spec: Mapping[str, Any]) -> Json:
@@ -109,6 +121,17 @@ def _trim_pod_spec(spec: Mapping[str, Any]) -> Json:
     if (scheduler := spec.get("schedulerName")) != "default-scheduler" and scheduler:
         trimmed["schedulerName"] = scheduler
     return trimmed
+
+
+def _worker_container(spec: Mapping[str, Any], name: str) -> Json:
+    """Return the name of a worker's container, the named one or else the first, with its memory limit."""
+    containers = spec.get("containers") or ()
+    named = next((container for container in containers if name and container.get("name") == name), None)
+    container = named or (containers[0] if containers else {})
+    fields: Json = {"container": sys.intern(str(container.get("name") or ""))}
+    if limit := ((container.get("resources") or {}).get("limits") or {}).get("memory"):
+        fields["memory"] = sys.intern(str(limit))
+    return fields
 
 
 def _first_container(pod: Mapping[str, Any] | None) -> str:

@@ -61,7 +61,8 @@ class ClusterChanged(Exception):
 
 
 class NamespaceWatch:
-    """Watches one namespace of one cluster for the objects of one installation. Threads start at :meth:`start`.
+    """Watches one namespace of one cluster for one backend's objects of one installation. Threads start at
+    :meth:`start`.
 
     The identity of the cluster is read with each list, before anything is concluded from what the list lacks. Once it
     is another one the watch has :attr:`moved`: it ends, and what it has cached says nothing any more.
@@ -69,7 +70,7 @@ class NamespaceWatch:
     Args:
         api: the cluster.
         namespace: the namespace.
-        instance: the installation, by the label value of its objects.
+        selector: of the labels of the objects.
         settings: silence and relist, in seconds.
         identity: of the cluster.
         on_change: called with the UID and the run of a Job whose objects have changed; with neither if any may have.
@@ -79,7 +80,7 @@ class NamespaceWatch:
         self,
         api: Api,
         namespace: str,
-        instance: str,
+        selector: str,
         settings: KubernetesSettings,
         identity: ClusterIdentity,
         on_change: Changed = lambda uid, run_id: None,
@@ -97,7 +98,7 @@ class NamespaceWatch:
         self._warnings = {kind: LogThrottle(logger) for kind in self.health}
         self._stopped = threading.Event()
         self._started_at = 0.0
-        by_label = {"labelSelector": f"instance={instance}"}
+        by_label = {"labelSelector": selector}
         self._selectors = {"jobs": by_label, "pods": by_label, "events": {"fieldSelector": _EVENTS}}
 
     def start(self) -> None:

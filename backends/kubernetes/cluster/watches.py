@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.base import Changed
+from backends.kubernetes.attempt_objects import JOB_ALONE, AttemptObjects
 from backends.kubernetes.cluster.api import Api
 from backends.kubernetes.cluster.cache import Cache
 from backends.kubernetes.cluster.identity import ClusterIdentity
@@ -17,12 +18,16 @@ class Watches:
         api: the cluster.
         settings: timeouts of the watches.
         identity: of the cluster.
+        objects: what is watched.
     """
 
-    def __init__(self, api: Api, settings: KubernetesSettings, identity: ClusterIdentity) -> None:
+    def __init__(
+        self, api: Api, settings: KubernetesSettings, identity: ClusterIdentity, objects: AttemptObjects = JOB_ALONE
+    ) -> None:
         self._api = api
         self._settings = settings
         self._identity = identity
+        self._objects = objects
         self._watches: dict[tuple[str, str], NamespaceWatch] = {}
         self.on_change: Changed = lambda uid, run_id: None  #: called by watches that start from now on
 
@@ -32,8 +37,9 @@ class Watches:
         key = (namespace, instance)
         watch = self._watches.get(key)
         if watch is None or watch.moved:
+            selector = self._objects.of_instance(instance)
             watch = self._watches[key] = NamespaceWatch(
-                self._api, namespace, instance, self._settings, self._identity, self.on_change
+                self._api, namespace, selector, self._settings, self._identity, self.on_change
             )
             watch.start()
         return watch

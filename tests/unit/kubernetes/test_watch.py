@@ -110,7 +110,9 @@ def test_there_are_three_watches_for_a_namespace(backend: KubernetesBackend, han
     queries = {
         request.path.rpartition("/")[2]: request.query for request in cluster.requests if "watch" in request.query
     }
-    assert queries["jobs"]["labelSelector"] == queries["pods"]["labelSelector"] == "instance=inst"
+    assert (
+        queries["jobs"]["labelSelector"] == queries["pods"]["labelSelector"] == "instance=inst,!flow-dispatcher/backend"
+    )
     assert "reason!=Scheduled" in queries["events"]["fieldSelector"]
     assert all(
         query["allowWatchBookmarks"] == "1" or query["allowWatchBookmarks"] == "true" for query in queries.values()
