@@ -16,6 +16,9 @@ from dispatcher import registry
 from dispatcher.errors import DispatcherError, Permanent, Transient
 from dispatcher.support.escaping import shown
 
+#: The name of a private registry's credentials, where nobody names another.
+REGISTRY_CREDENTIALS = "DOCKER_REGISTRY_CREDENTIALS"
+
 #: Names that are the same in every source: no path, and no hidden file.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from backends.base import Request
+from backends.container.secret_sources import REGISTRY_CREDENTIALS
 from backends.dask_kubernetes import pull_secret
-from backends.dask_kubernetes.environment import DOCKER_SECRET
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent
@@ -33,7 +33,7 @@ def of_registry(environment: Mapping[str, Any], *, instance: str, settings: Sett
     """
     if not environment.get("private_registry"):
         return {}
-    source = environment.get("docker_secret") or DOCKER_SECRET
+    source = environment.get("docker_secret") or REGISTRY_CREDENTIALS
     try:
         credentials = pull_secret.read_credentials(source, folder=settings.group(KubernetesSettings).secrets_folder)
     except Permanent as error:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.container.errors import refused
-from backends.container.secret_sources import find_secret
-from backends.dask_kubernetes.environment import DOCKER_SECRET
+from backends.container.secret_sources import REGISTRY_CREDENTIALS, find_secret
 from backends.kubernetes.job_policy import PULL_SECRET
 from dispatcher.errors import Permanent
 
@@ -87,7 +86,7 @@ def read_credentials(source: str | None, *, folder: Path | None) -> RegistryCred
         Permanent: it has none, or they aren't as they must be.
         Transient: a source of another distribution fails for a while.
     """
-    name = source or DOCKER_SECRET
+    name = source or REGISTRY_CREDENTIALS
     try:
         text = find_secret(name, folder=folder)
     except Permanent as error:

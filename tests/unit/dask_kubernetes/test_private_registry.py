@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from backends.container.secret_sources import REGISTRY_CREDENTIALS
 from backends.dask_kubernetes import manifest, pull_secret
 from backends.dask_kubernetes.backend import DaskKubernetesBackend
-from backends.dask_kubernetes.environment import DOCKER_SECRET
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import DaskKubernetesEnvironment, InvalidInput, ModuleStorage
 from dispatcher.errors import Permanent, Transient
@@ -28,7 +28,7 @@ CREDENTIALS = json.dumps(GIVEN)
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeCluster]:
     """A cluster, in a process that has the credentials, and finds a kubeconfig as a user's program does."""
-    monkeypatch.setenv(DOCKER_SECRET, CREDENTIALS)
+    monkeypatch.setenv(REGISTRY_CREDENTIALS, CREDENTIALS)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with FakeApiServer() as serving:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, serving.port)))
@@ -63,7 +63,7 @@ def test_the_secret_reaches_flow_and_workers(backend: DaskKubernetesBackend) -> 
     request = backend.prepare(attempt(environment()))
     name = request["pull_secret"]["name"]
     assert pull_secret.is_pull_secret(name)
-    assert request["pull_secret"] == {"name": name, "source": DOCKER_SECRET}
+    assert request["pull_secret"] == {"name": name, "source": REGISTRY_CREDENTIALS}
     assert both(request) == ([name], [name])
     assert backend.shared(request) == [f"default/{name}"]
     assert "hunter2" not in json.dumps(request)
@@ -104,7 +104,7 @@ def test_set_up_creates_it_once_and_a_new_password_another(
     assert secret["type"] == "kubernetes.io/dockerconfigjson"
     assert secret["metadata"]["labels"] == {"instance": "inst"}
     assert "ownerReferences" not in secret["metadata"]
-    monkeypatch.setenv(DOCKER_SECRET, CREDENTIALS.replace("hunter2", "hunter3"))
+    monkeypatch.setenv(REGISTRY_CREDENTIALS, CREDENTIALS.replace("hunter2", "hunter3"))
     renewed = backend.prepare(attempt(environment()))
     assert renewed["pull_secret"]["name"] != request["pull_secret"]["name"]
     backend.set_up(renewed)
@@ -117,11 +117,11 @@ def test_a_worker_without_the_credentials_refuses_the_run(
 ) -> None:
     missing = {name: value for name, value in GIVEN.items() if name != "docker-password"}
     for text, problem in ((json.dumps(missing), "missing: docker-password"), ("", "this worker has no such secret")):
-        monkeypatch.setenv(DOCKER_SECRET, text)
+        monkeypatch.setenv(REGISTRY_CREDENTIALS, text)
         with pytest.raises(Permanent, match=problem) as caught:
             backend.prepare(attempt(environment()))
         assert caught.value.cause is Cause.CONFIG_ERROR
-        assert str(caught.value).startswith(f"docker_secret: {DOCKER_SECRET}: ")
+        assert str(caught.value).startswith(f"docker_secret: {REGISTRY_CREDENTIALS}: ")
         request, objections = backend.preview(attempt(environment()))
         assert problem in objections[0]
         assert both(request) == (["flow-dispatcher-pull-unknown"], ["flow-dispatcher-pull-unknown"])
@@ -153,7 +153,7 @@ def test_it_is_deleted_by_its_name_alone(backend: DaskKubernetesBackend, cluster
 
 
 def test_a_policy_for_secrets_allows_it_for_pulling_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DOCKER_SECRET, CREDENTIALS)
+    monkeypatch.setenv(REGISTRY_CREDENTIALS, CREDENTIALS)
     kubernetes = KubernetesSettings(allowed_secrets=frozenset({"team-*"}))
     limited = Settings.load(url="redis://records.svc/0", kubernetes=kubernetes)
     request = manifest.build(attempt(environment(image_pull_secrets=["team-a"])), limited)
@@ -181,8 +181,8 @@ def test_setup_without_a_private_registry_needs_no_cluster(monkeypatch: pytest.M
 
 
 def test_setup_names_what_is_missing(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(DOCKER_SECRET)
-    with pytest.raises(InvalidInput, match=f"docker_secret: {DOCKER_SECRET}: this worker has no such secret"):
+    monkeypatch.delenv(REGISTRY_CREDENTIALS)
+    with pytest.raises(InvalidInput, match=f"docker_secret: {REGISTRY_CREDENTIALS}: this worker has no such secret"):
         environment().setup(ModuleStorage())
 
 

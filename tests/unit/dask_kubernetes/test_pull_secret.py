@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from backends.container.secret_sources import REGISTRY_CREDENTIALS
 from backends.dask_kubernetes import pull_secret
-from backends.dask_kubernetes.environment import DOCKER_SECRET
 from dispatcher.errors import Permanent
 from dispatcher.runs.states import Cause
 
@@ -78,10 +78,10 @@ def test_other_texts_are_refused_without_being_shown(text: str) -> None:
 
 
 def test_credentials_have_a_default_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(DOCKER_SECRET, raising=False)
+    monkeypatch.delenv(REGISTRY_CREDENTIALS, raising=False)
     with pytest.raises(Permanent, match=r"docker_secret: DOCKER_REGISTRY_CREDENTIALS: this worker has no such secret"):
         pull_secret.read_credentials(None, folder=tmp_path)
     (tmp_path / "TEAM").write_text(json.dumps({**GIVEN, "docker-username": "team"}))
-    monkeypatch.setenv(DOCKER_SECRET, json.dumps(GIVEN))
+    monkeypatch.setenv(REGISTRY_CREDENTIALS, json.dumps(GIVEN))
     assert pull_secret.read_credentials(None, folder=tmp_path).username == "puller"
     assert pull_secret.read_credentials("TEAM", folder=tmp_path).username == "team"
