@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Request
 from backends.container.runner import RUNNER
@@ -15,6 +16,9 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from dispatcher.inspection.finding import Finding
 
 
 class DaskKubernetesBackend(KubernetesBackend):
@@ -43,6 +47,11 @@ class DaskKubernetesBackend(KubernetesBackend):
     def rendered(self, request: Request) -> str:
         """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
         return rendered(request)
+
+    def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
+        from backends.dask_kubernetes.doctor import examine
+
+        return examine(self, self._api, self._settings, self._identity, within=within, wait=time.sleep)
 
     def shared(self, request: Request) -> Sequence[str]:
         return self._pull_secrets.names(request)
