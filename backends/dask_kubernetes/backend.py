@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
+=======
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+>>>>>>> dk-setup
 
 from backends.base import Handle, Request, WorkerState
 from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
+<<<<<<< HEAD
 from backends.dask_kubernetes.create import create
+=======
+from backends.dask_kubernetes.pull_secrets import PullSecrets
+>>>>>>> dk-setup
 from backends.dask_kubernetes.rendering import rendered
 from backends.dask_kubernetes.summary import summary
 from backends.dask_kubernetes.workers import WorkerPods
 from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
+<<<<<<< HEAD
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.jobs import MISMATCH_RETRY
 from dispatcher.errors import Permanent, Transient
@@ -32,6 +43,14 @@ logger = logging.getLogger(__name__)
 ADDRESS_TIMEOUT = 60.0
 
 _POLL_INTERVAL = 0.5  # seconds
+=======
+from backends.kubernetes.settings import KubernetesSettings
+from dispatcher.runs.attempt import Attempt
+from dispatcher.settings import Settings
+
+if TYPE_CHECKING:
+    from dispatcher.inspection.finding import Finding
+>>>>>>> dk-setup
 
 
 class DaskKubernetesBackend(KubernetesBackend):
@@ -51,6 +70,10 @@ class DaskKubernetesBackend(KubernetesBackend):
         self._check_request = manifest.check_request
         self._create = partial(create, throttle=LogThrottle(logger))
 
+    def __init__(self, settings: Settings | None = None) -> None:
+        super().__init__(settings)
+        self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
+
     @classmethod
     def preload(cls) -> None:
         super().preload()
@@ -69,6 +92,20 @@ class DaskKubernetesBackend(KubernetesBackend):
     def rendered(self, request: Request) -> str:
         """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
         return rendered(request)
+
+    def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
+        from backends.dask_kubernetes.doctor import examine
+
+        return examine(self, self._api, self._settings, self._identity, within=within, wait=time.sleep)
+
+    def shared(self, request: Request) -> Sequence[str]:
+        return self._pull_secrets.names(request)
+
+    def set_up(self, request: Request) -> None:
+        self._pull_secrets.create(request)
+
+    def dismantle(self, name: str) -> bool:
+        return self._pull_secrets.delete(name)
 
     @classmethod
     def summary(cls, request: Request) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from backends.dask_kubernetes import worker_options, worker_size
+from backends.dask_kubernetes import image_pull, worker_options, worker_size
 from backends.dask_kubernetes.worker_spec import CONTAINER
 from backends.kubernetes import container_env
 from backends.kubernetes import job_spec as specs
@@ -76,11 +76,8 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, flow_pod: Mapping[str, Any])
     )
     if not pod.get("serviceAccountName") and not pod.get("serviceAccount"):
         pod.setdefault("automountServiceAccountToken", False)
-    names = attempt.environment.get("image_pull_secrets")
-    if names:
-        pod["imagePullSecrets"] = [{"name": name} for name in names]
-    elif not pod.get("imagePullSecrets") and flow_pod.get("imagePullSecrets"):  # the image is the flow's
-        pod["imagePullSecrets"] = copy.deepcopy(flow_pod["imagePullSecrets"])
+    if references := image_pull.merged(pod.get("imagePullSecrets"), flow_pod.get("imagePullSecrets")):
+        pod["imagePullSecrets"] = references  # the image is the flow's
     variables = container_env.plain(attempt.variables)
     for container in (*pod["containers"], *(pod.get("initContainers") or ())):
         container["env"] = container_env.merged(container.get("env"), variables)

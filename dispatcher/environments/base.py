@@ -79,7 +79,11 @@ class Environment:
         self._set(labels=Labels(check_labels(labels)), **by_moment)
 
     def setup(self, storage: Storage) -> None:
-        """Create static infrastructure, if the class needs any; safe to repeat."""
+        """Create static infrastructure, if the class needs any; safe to repeat.
+
+        A worker does this before the first run of each content: for runs in its own processes by this method, for
+        others through their backend (:class:`backends.base.Static`).
+        """
 
     def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> Any:
         """Run a flow here and now, without queue, Redis or record: ``on_start``, the flow, and always ``on_exit``.
