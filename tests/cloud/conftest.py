@@ -21,7 +21,9 @@ from tests.integration.docker_engine import docker
 from tests.integration.workers import ROOT
 
 IMAGE = "flow-dispatcher-runner:cloud"
+#: With all that a worker of any backend on a cluster and the pods of a Dask cluster import; numpy is for Dask arrays.
 WORKER_IMAGE = "flow-dispatcher-worker:cloud"
+WORKER_ARGUMENTS = ("--build-arg", "EXTRAS=[kubernetes,dask]", "--build-arg", "INSTALL=numpy>=2,<3")
 
 
 def _skip_or_fail(reason: str) -> None:
@@ -48,12 +50,12 @@ def image(cluster: str) -> str:
 
 @pytest.fixture(scope="session")
 def worker_image(cluster: str) -> str:
-    """Name of a worker's image, the runner's with the extra."""
-    return os.environ.get("DISPATCHER_TEST_WORKER_IMAGE") or _loaded(WORKER_IMAGE, "--build-arg", "EXTRAS=[kubernetes]")
+    """Name of a worker's image, the runner's with the extras; flows on Dask clusters run in it, too."""
+    return os.environ.get("DISPATCHER_TEST_WORKER_IMAGE") or _loaded(WORKER_IMAGE, *WORKER_ARGUMENTS)
 
 
 def _loaded(image: str, *arguments: str) -> str:
-    """Build an image of ours and load it into the cluster; return its name."""
+    """Build an image of ours and load it into the cluster, once per run of the tests; return its name."""
     loader, base = os.environ.get("DISPATCHER_TEST_IMAGE_LOADER"), os.environ.get("DISPATCHER_TEST_BASE_IMAGE")
     if not loader:
         _skip_or_fail(
@@ -61,11 +63,17 @@ def _loaded(image: str, *arguments: str) -> str:
             "'kind load docker-image')"
         )
     arguments = (*arguments, "--build-arg", f"BASE={base}") if base else arguments
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    marker = Path(tempfile.gettempdir(), f"flow-dispatcher-tests-{os.getuid()}-{run}-{image.replace(':', '-')}")
     with _FileLock("image"):
+        if run and marker.exists():
+            return image
         docker("build", "-q", "--network", "host", *arguments, "-f", str(ROOT / "compose/Dockerfile"), "-t", image,
                str(ROOT))  # fmt: skip
         result = subprocess.run([*shlex.split(str(loader)), image], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
+        if run:
+            marker.touch()
     return image
 
 
