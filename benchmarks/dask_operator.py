@@ -20,7 +20,8 @@ from benchmarks.machine import until
 _DEFINITIONS = """
 import json, pathlib, dask_kubernetes, yaml
 folder = pathlib.Path(dask_kubernetes.__file__).parent / "operator/deployment/helm/dask-kubernetes-operator/crds"
-print(json.dumps([document for path in sorted(folder.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())]))
+texts = [path.read_text() for path in sorted(folder.glob("*.yaml"))]
+print(json.dumps([document for text in texts for document in yaml.safe_load_all(text)]))
 """
 
 #: A Dask cluster by hand: writes the times of its steps and of its first task to the container's termination message.

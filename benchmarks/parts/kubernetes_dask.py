@@ -1,4 +1,4 @@
-"""The time from a submit to the first task on a Dask cluster of two workers, beside ``KubeCluster`` by hand in a pod."""
+"""The time from a submit to the first task on two Dask workers, beside ``KubeCluster`` by hand in a pod."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.dask_operator import ByHand, TimedOut, by_hand
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import until
-from dispatcher import DaskKubernetesEnvironment, Dispatcher, flow, task
+from dispatcher import Dispatcher, flow, task
 
 FIGURES = (
     Figure(
@@ -79,6 +79,8 @@ def opened(bench: Benchmark) -> Iterator[Measure]:
 
 def _ours(client: Dispatcher) -> Mapping[str, float]:
     """Run our flow; return the seconds of each step."""
+    from dispatcher import DaskKubernetesEnvironment
+
     environment = DaskKubernetesEnvironment(
         min_workers=WORKERS, max_workers=WORKERS, resources=SMALL, worker_resources=SMALL
     )
