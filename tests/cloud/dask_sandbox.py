@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from dispatcher import DaskKubernetesEnvironment, Run
 from dispatcher.environments.base import Environment
 from tests.cloud import k8s
 from tests.cloud.flows import count_on_exit
-from tests.cloud.sandbox import SMALL, Sandbox
+from tests.cloud.sandbox import SMALL, PodServer, Sandbox
+from tests.integration.workers import KEYS, ROOT
 
 #: Label of the pod of a Dask worker; its value is the worker's name, such as ``w1``.
 WORKER = "dask-worker"
@@ -59,10 +64,30 @@ class DaskSandbox(Sandbox):
         pod: dict[str, Any] = pods[0]
         return pod
 
+    def cli_variables(self) -> dict[str, str]:
+        """Return the variables of a command that connects to the sandbox's server."""
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "DISPATCHER__URL": self.server.url,
+            "DISPATCHER__SIGNING_KEYS": json.dumps(KEYS),
+        }
+        return {**os.environ, **own}
+
     def execute(self, pod: str, *command: str, container: str = "") -> str:
         """Run a command in a pod and return its output."""
         of = ["-c", container] if container else []
         return k8s.kubectl("exec", "-n", self.name, pod, *of, "--", *command)
+
+
+@contextmanager
+def dask_sandbox(server: PodServer, image: str, directory: Path) -> Iterator[DaskSandbox]:
+    """Open a sandbox with one namespace, and close it at the end."""
+    sandbox = DaskSandbox(server, image, directory, f"dsp-{secrets.token_hex(3)}")
+    try:
+        sandbox.open()
+        yield sandbox
+    finally:
+        sandbox.close()
 
 
 #: Sends SIGKILL to the processes of a container whose command line has all of some words; prints their number.
