@@ -1,6 +1,6 @@
-"""A stranger in a pod: tries the ports of other pods. Its text runs there by ``python -c``, with addresses as arguments.
+"""A stranger in a pod, who tries the ports of other pods. The text of this file runs there, by ``python -c``.
 
-It prints a JSON object: for each address what happened, by the way it was tried. ``refused`` is what is wanted.
+It prints a JSON object: for each address the result by the way in which it was tried, such as ``refused``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ def handshake_without_certificate(host: str, port: int) -> str:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with socket.create_connection((host, port), timeout=TIMEOUT) as connection:
-            with context.wrap_socket(connection) as wrapped:
-                answer = wrapped.recv(100)
+        with (
+            socket.create_connection((host, port), timeout=TIMEOUT) as connection,
+            context.wrap_socket(connection) as wrapped,
+        ):
+            answer = wrapped.recv(100)
     except (ssl.SSLError, OSError):
         return "refused"
     return f"answered {answer!r}" if answer else "refused"
