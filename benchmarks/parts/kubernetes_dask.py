@@ -26,7 +26,7 @@ FIGURES = (
 )
 
 WORKERS = 2
-TRIES = 3
+TRIES = 10
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}}
 
 
