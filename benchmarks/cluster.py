@@ -200,7 +200,7 @@ def runner_image() -> str:
 
 def dask_image() -> str:
     """Build and load an image that also has Dask and ``dask-kubernetes``; return its name."""
-    return _load(image.build(DASK, extras="[dask]", install=f"dask-kubernetes=={OPERATOR_VERSION}"))
+    return _load(image.build(DASK, extras="[dask-kubernetes]", install=f"dask-kubernetes=={OPERATOR_VERSION}"))
 
 
 def _load(built: str) -> str:

@@ -13,7 +13,7 @@ from benchmarks.bench import Benchmark, Measure, Part
 from benchmarks.dask_operator import ByHand, TimedOut, by_hand
 from benchmarks.figures import Figure, Measured, Pair
 from benchmarks.machine import until
-from dispatcher import Dispatcher, flow, task
+from dispatcher import DaskKubernetesEnvironment, Dispatcher, flow, task
 
 FIGURES = (
     Figure(
@@ -79,8 +79,6 @@ def opened(bench: Benchmark) -> Iterator[Measure]:
 
 def _ours(client: Dispatcher) -> Mapping[str, float]:
     """Run our flow; return the seconds of each step."""
-    from dispatcher import DaskKubernetesEnvironment
-
     environment = DaskKubernetesEnvironment(
         min_workers=WORKERS, max_workers=WORKERS, resources=SMALL, worker_resources=SMALL
     )
