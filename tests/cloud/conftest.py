@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,41 @@ def _loaded(image: str, *arguments: str) -> str:
         if run:
             marker.touch()
     return image
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateImage:
+    """An image in a registry with a password, by an address that the nodes pull from.
+
+    ``config`` is the folder of Docker's configuration with the login.
+    """
+
+    image: str
+    address: str
+    user: str
+    password: str
+    config: str
+
+
+@contextmanager
+def pushed(image: str, name: str, config: Path) -> Iterator[PrivateImage]:
+    """Push an image of the Docker engine to the tests' registry under a name; skip without a registry.
+
+    The login goes to ``config``, not to the user's own configuration, which a kubelet of this machine may read.
+    """
+    variable = "DISPATCHER_TEST_REGISTRY"
+    address = os.environ.get(variable)
+    if not address:
+        pytest.skip(f"{variable} names no registry with a password")
+    user, password = (os.environ.get(f"{variable}_{part}", "") for part in ("USER", "PASSWORD"))
+    docker("--config", str(config), "login", "-u", user, "-p", password, address)
+    full_name = f"{address}/flows/{name}:tests"
+    docker("tag", image, full_name)
+    docker("--config", str(config), "push", "-q", full_name)
+    try:
+        yield PrivateImage(image=full_name, address=address, user=user, password=password, config=str(config))
+    finally:
+        docker("rmi", full_name, check=False)
 
 
 class _FileLock:
