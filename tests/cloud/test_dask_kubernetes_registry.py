@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -71,7 +72,10 @@ def test_the_pull_secret_carries_the_instance_and_no_record_the_password(
     (pull,) = [secret for secret in secrets if secret["type"] == "kubernetes.io/dockerconfigjson"]
     assert "instance" in pull["metadata"]["labels"]
     record, _ = sandbox.client.records.runs.get(runs["private"].id)
-    assert private.password not in json.dumps(record.request).replace(private.user, "")
+    login = base64.b64encode(f"{private.user}:{private.password}".encode()).decode()
+    assert login in base64.b64decode(pull["data"][".dockerconfigjson"]).decode()
+    assert login not in json.dumps(record.request)
+    assert pull["data"][".dockerconfigjson"] not in json.dumps(record.request)
 
 
 def test_a_missing_secret_is_named(sandbox: DaskSandbox, runs: dict[str, Run[Any]], private: PrivateImage) -> None:
