@@ -88,7 +88,7 @@ class FakeEnvironment(Environment):
     worker_play: str | None
     scheduler: bool | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per thing to play
         self,
         directory: str | Path,
         script: str = "run",

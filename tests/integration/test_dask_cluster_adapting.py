@@ -112,9 +112,9 @@ def test_a_worker_that_dies_is_replaced_and_its_tasks_run_again(tmp_path: Path) 
         wait_until(lambda: len(list(folder.iterdir())) == 2, "both tasks", timeout=60)
         own.workers.processes["w1"].kill()
         own.wait_for("w2", "w3")
-        wait_until(lambda: len(list(folder.iterdir())) == 3, "the task's second start", timeout=60)
         (folder / "go").touch()
-        assert {future.result() for future in futures} == {"w2", "w3"}
+        assert {future.result() for future in futures} <= {"w2", "w3"}
+        assert len(list(folder.glob("[12].*"))) == 3  # one was started again
         assert own.workers.latest.lost == ("w1",)
         assert own.workers.latest.wanted == ("w2", "w3")
 
@@ -129,7 +129,7 @@ def test_a_task_that_kills_its_workers_fails_alone(tmp_path: Path) -> None:
 def test_a_task_fails_if_no_worker_comes(tmp_path: Path) -> None:
     with own_cluster(tmp_path, 0, 1, variables={"DISPATCHER__RUN__NO_WORKERS_TIMEOUT": "2"}) as own:
         own.workers.paused = True
-        with pytest.raises(Exception, match="no workers|No workers|NoWorker"):
+        with pytest.raises(Exception, match="without any running workers"):
             own.executor.submit(note, str(tmp_path / "ran"), 1).result()
 
 
