@@ -56,12 +56,9 @@ def create(environment: ContainerEnvironment, execution: DirectExecution) -> dic
         secrets = {JOB: _job(environment, execution, settings, limit=backend.secrets_limit)}
         if execution.storage is not None and from_json(execution.storage).shared_blob:
             secrets[URL] = ""  # the backend fills in the address as containers reach it
-<<<<<<< HEAD
-        return dict(backend.execute(request, secrets))
-=======
         if isinstance(backend, Static):
             backend.set_up(request)
-        return dict(backend.submit(request, secrets))
+        return dict(backend.execute(request, secrets))
 
 
 def set_up(environment: ContainerEnvironment, storage: Mapping[str, Any]) -> None:
@@ -88,7 +85,6 @@ def _opened(environment: ContainerEnvironment, settings: Settings) -> Iterator[C
         raise InvalidInput(f"{type(environment).__name__}: backend {environment.backend!r} can't execute directly")
     try:
         yield backend
->>>>>>> dk-setup
     except Permanent as error:
         raise InvalidInput(f"{type(environment).__name__}: {error}") from error
     except Transient as error:

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import ClassVar
-=======
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
->>>>>>> dk-setup
 
 from backends.base import Handle, Request, WorkerState
 from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
-<<<<<<< HEAD
 from backends.dask_kubernetes.create import create
-=======
 from backends.dask_kubernetes.pull_secrets import PullSecrets
->>>>>>> dk-setup
 from backends.dask_kubernetes.rendering import rendered
 from backends.dask_kubernetes.summary import summary
 from backends.dask_kubernetes.workers import WorkerPods
 from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
-<<<<<<< HEAD
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.jobs import MISMATCH_RETRY
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent, Transient
 from dispatcher.executors.dask_cluster.certificates import make_certificate
 from dispatcher.runs.attempt import Attempt
@@ -37,21 +28,15 @@ from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.support.log_throttle import LogThrottle
 
+if TYPE_CHECKING:
+    from dispatcher.inspection.finding import Finding
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that a flow that belongs to no run gets until its workers can be created.
 ADDRESS_TIMEOUT = 60.0
 
 _POLL_INTERVAL = 0.5  # seconds
-=======
-from backends.kubernetes.settings import KubernetesSettings
-from dispatcher.runs.attempt import Attempt
-from dispatcher.settings import Settings
-
-if TYPE_CHECKING:
-    from dispatcher.inspection.finding import Finding
->>>>>>> dk-setup
-
 
 class DaskKubernetesBackend(KubernetesBackend):
     """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
@@ -69,9 +54,6 @@ class DaskKubernetesBackend(KubernetesBackend):
         self._workers = WorkerPods(self._api, self._watches, self._jobs)
         self._check_request = manifest.check_request
         self._create = partial(create, throttle=LogThrottle(logger))
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        super().__init__(settings)
         self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
 
     @classmethod

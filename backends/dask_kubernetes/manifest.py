@@ -78,13 +78,10 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     request = dict(jobs.draft(attempt, settings, module=module, argument=_JOB))
     _check_namespace(spec, request["namespace"])
     job = request["job"]
-<<<<<<< HEAD
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
         metadata["labels"][BACKEND] = NAME
-=======
     request |= image_pull.of_registry(environment, instance=job["metadata"]["labels"][jobs.INSTANCE], settings=settings)
     image_pull.add(job["spec"]["template"]["spec"], environment, request, spec=environment.get(_JOB))
->>>>>>> dk-setup
     _set_tls(job["spec"]["template"]["spec"], attempt.name)
     request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
     pod = pods.template(spec if spec is not None else _default_pod(), attempt, job=job, cert=CERT, key=KEY)
