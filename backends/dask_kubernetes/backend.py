@@ -38,6 +38,7 @@ ADDRESS_TIMEOUT = 60.0
 
 _POLL_INTERVAL = 0.5  # seconds
 
+
 class DaskKubernetesBackend(KubernetesBackend):
     """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
 
