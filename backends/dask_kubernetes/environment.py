@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from backends.dask_kubernetes import worker_spec as worker_specs
@@ -82,7 +82,7 @@ class DaskKubernetesEnvironment(PodEnvironment):
     scheduler_spec_file: str | None
     worker_spec_file: str | None
 
-    def __init__(  # noqa: PLR0913 - the seed's arguments, and one keyword per addition
+    def __init__(  # noqa: PLR0913, PLR0917 - the seed's arguments, and one keyword per addition
         self,
         min_workers: int = 1,
         max_workers: int = 2,
@@ -112,14 +112,8 @@ class DaskKubernetesEnvironment(PodEnvironment):
         switches = self._switches(
             work_stealing=work_stealing, scheduler_logs=scheduler_logs, private_registry=private_registry
         )
-        read = partial(spec_files.read, subject=type(self).__name__)
-        scheduler_file, scheduler = read(
-            "scheduler_spec", scheduler_spec_file, scheduler_spec, check=_checker(_check_job, allow_unknown_fields)
-        )
-        worker_file, worker = read(
-            "worker_spec", worker_spec_file, worker_spec, kind="Pod",
-            check=_checker(worker_specs.check, allow_unknown_fields),
-        )  # fmt: skip
+        job, job_file = self._read("scheduler_spec", scheduler_spec_file, scheduler_spec, allow_unknown_fields)
+        pod, pod_file = self._read("worker_spec", worker_spec_file, worker_spec, allow_unknown_fields)
         self._check_resources("resources", resources)
         self._check_resources("worker_resources", worker_resources)
         super().__init__(
@@ -134,19 +128,16 @@ class DaskKubernetesEnvironment(PodEnvironment):
             secrets=secrets,
             allow_unknown_fields=allow_unknown_fields,
             parts={
-                "scheduler_spec": scheduler,
-                "worker_spec": worker,
-                "worker_resources": worker_resources,
-                "resources": resources,
+                "scheduler_spec": job, "worker_spec": pod, "worker_resources": worker_resources, "resources": resources,
             },
-        )
+        )  # fmt: skip
         self._check_namespaces()
         self._set(
             min_workers=min_workers,
             max_workers=max_workers,
             docker_secret=self._docker_secret(docker_secret, private_registry),
-            scheduler_spec_file=scheduler_file,
-            worker_spec_file=worker_file,
+            scheduler_spec_file=job_file,
+            worker_spec_file=pod_file,
             **switches,
         )
 
@@ -180,9 +171,9 @@ class DaskKubernetesEnvironment(PodEnvironment):
 
     def check(self) -> None:
         super().check()
-        for name, check in (("scheduler_spec", _check_job), ("worker_spec", worker_specs.check)):
+        for name in _CHECKS:
             if (text := self._texts.get(name)) is not None:
-                _check_text(check, text, name, self.allow_unknown_fields)
+                _check_text(name, text, self.allow_unknown_fields)
         self._check_namespaces()
 
     @classmethod
@@ -201,6 +192,20 @@ class DaskKubernetesEnvironment(PodEnvironment):
 
     def _added_json(self) -> dict[str, Any]:
         return {**super()._added_json(), "min_workers": self.min_workers, "max_workers": self.max_workers}
+
+    def _read(
+        self, name: str, file: str | os.PathLike[str] | None, spec: Mapping[str, Any] | None, allow_unknown: bool
+    ) -> tuple[Mapping[str, Any] | None, str | None]:
+        """Return the Job or Pod of an argument, checked, and the file that it comes from."""
+        path, manifest = spec_files.read(
+            name,
+            file,
+            spec,
+            subject=type(self).__name__,
+            kind="Job" if name == "scheduler_spec" else "Pod",
+            check=lambda value, source: _CHECKS[name](value, source=source, allow_unknown_fields=allow_unknown),
+        )
+        return manifest, path
 
     def _check_numbers(self, least: Any, most: Any) -> None:
         for argument, number in (("min_workers", least), ("max_workers", most)):
@@ -247,11 +252,11 @@ def _check_job(job: Any, *, source: str, allow_unknown_fields: bool) -> None:
         raise InvalidInput(f"{source}: " + escaped("; ".join(problems)))
 
 
-def _checker(check: Callable[..., None], allow_unknown: bool) -> Callable[[Any, str], None]:
-    return lambda spec, source: check(spec, source=source, allow_unknown_fields=allow_unknown)
+#: Checks of a user's own manifests, by argument.
+_CHECKS: Mapping[str, Callable[..., None]] = {"scheduler_spec": _check_job, "worker_spec": worker_specs.check}
 
 
 @lru_cache(maxsize=32)
-def _check_text(check: Callable[..., None], text: str, name: str, allow_unknown: bool) -> None:
+def _check_text(name: str, text: str, allow_unknown: bool) -> None:
     """Check a Job or Pod once for all runs that are submitted with it."""
-    check(json.loads(text), source=name, allow_unknown_fields=allow_unknown)
+    _CHECKS[name](json.loads(text), source=name, allow_unknown_fields=allow_unknown)

@@ -27,7 +27,7 @@ from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
-from dispatcher.support.escaping import escaped
+from dispatcher.support.escaping import escaped, shown
 
 #: The label of workers' pods; its value is the worker's name, such as ``w1``.
 WORKER_LABEL = WORKER
@@ -86,8 +86,7 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     _mount_tls(pod["spec"], attempt.name)
     pod_digest = pod["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(pod)
     request["workers"] = {
-        "min": int(environment.get("min_workers", 1)),
-        "max": int(environment.get("max_workers", 2)),
+        **_numbers(environment),
         "container": pod["spec"]["containers"][0]["name"],
         "digest": pod_digest,
         "pod": pod,
@@ -209,6 +208,14 @@ def network_policy(request: Request, uid: str) -> dict[str, Any]:
 def _default_pod() -> Mapping[str, Any]:
     text = resources.files("backends.dask_kubernetes").joinpath("worker_pod.yaml").read_text(encoding="utf-8")
     return specs.parse(text, source="worker_pod.yaml", kind="Pod")
+
+
+def _numbers(environment: Mapping[str, Any]) -> dict[str, int]:
+    """Return the least and greatest number of workers."""
+    least, most = environment.get("min_workers", 1), environment.get("max_workers", 2)
+    if not isinstance(least, int) or not isinstance(most, int) or not 0 <= least <= most:
+        raise refused(f"min_workers {shown(least)}, max_workers {shown(most)}: must be whole numbers, 0 ≤ min ≤ max")
+    return {"min": least, "max": most}
 
 
 def _check_namespace(spec: Mapping[str, Any] | None, namespace: str) -> None:

@@ -75,7 +75,7 @@ _KEPT: Mapping[str, tuple[re.Pattern[str], str]] = {
     "--worker-class": _ANY,
 }  # fmt: skip
 
-_KNOWN = (*_KEPT, *_COUNTS, *_IMPLIED, *_REFUSED)
+_OPTIONS = (*_KEPT, *_COUNTS, *_IMPLIED, *_REFUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,24 +88,24 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """What the command and arguments of a worker's container say.
+    """Options of ``dask worker`` from the command and arguments of a container.
 
     Attributes:
-        kept: options with their values, for ``dask worker``, in their order.
+        options: those that are kept, with their values, in their order.
         problems: each with its path in the container; empty if all is well.
     """
 
-    kept: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, str], ...]
     problems: tuple[str, ...] = ()
 
     @property
     def words(self) -> list[str]:
         """The options as words of a command."""
-        return [word for option in self.kept for word in option]
+        return [word for option in self.options for word in option]
 
     def names(self) -> frozenset[str]:
         """Return the names of the options."""
-        return frozenset(name for name, _ in self.kept)
+        return frozenset(name for name, _ in self.options)
 
 
 def parse(container: Mapping[str, Any]) -> WorkerOptions:
@@ -121,10 +121,10 @@ def parse(container: Mapping[str, Any]) -> WorkerOptions:
     ]
     begin, problem = _program(words)
     if problem:
-        return WorkerOptions(kept=(), problems=(problem,))
+        return WorkerOptions(options=(), problems=(problem,))
     reader = _Reader(words[begin:])
     reader.read()
-    return WorkerOptions(kept=tuple(reader.kept), problems=tuple(reader.problems))
+    return WorkerOptions(options=tuple(reader.options), problems=tuple(reader.problems))
 
 
 def _program(words: Sequence[Word]) -> tuple[int, str]:
@@ -152,7 +152,7 @@ class _Reader:
     """Reads the words after the program, as ``dask worker`` does."""
 
     def __init__(self, words: Sequence[Word]) -> None:
-        self.kept: list[tuple[str, str]] = []
+        self.options: list[tuple[str, str]] = []
         self.problems: list[str] = []
         self._rest: Iterator[Word] = iter(words)
         self._addresses = 0
@@ -171,7 +171,7 @@ class _Reader:
             elif name in _REFUSED:
                 self._refuse(word, name, has_value=not equals)
             else:
-                similar = difflib.get_close_matches(name, _KNOWN, n=1)
+                similar = difflib.get_close_matches(name, _OPTIONS, n=1)
                 hint = f"; did you mean {similar[0]}?" if similar else ""
                 self._problem(word, f"unknown option {shown(name)}{hint}")
 
@@ -190,8 +190,8 @@ class _Reader:
             self._problem(word, f"{name} must be {description}, got {shown(value)}")
             return
         if name != "--preload":  # the only one that may be given repeatedly
-            self.kept = [option for option in self.kept if option[0] != name]
-        self.kept.append((name, value))
+            self.options = [option for option in self.options if option[0] != name]
+        self.options.append((name, value))
 
     def _count(self, word: Word, name: str, value: str) -> None:
         if value != "1":

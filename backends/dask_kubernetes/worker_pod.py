@@ -62,9 +62,8 @@ def _metadata(written: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, A
     own = job["metadata"]
     labels = {name: own["labels"][name] for name in ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, BACKEND)}
     annotations = {name: own["annotations"][name] for name in (jobs.RUN, jobs.FLOW)}
-    kept = {name: value for name, value in written.items() if name not in {"name", "namespace"}}
     return {
-        **kept,
+        **{name: value for name, value in written.items() if name not in {"name", "namespace"}},
         "labels": {**(written.get("labels") or {}), **labels},
         "annotations": {**(written.get("annotations") or {}), **annotations},
     }
@@ -121,8 +120,8 @@ def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> l
         "--death-timeout": _DEATH_TIMEOUT,
         "--local-directory": _LOCAL_DIRECTORY,
     }
-    given = options.names()
-    words = [word for name, value in chosen.items() if name not in given for word in (name, value)]
+    names = options.names()
+    words = [word for name, value in chosen.items() if name not in names for word in (name, value)]
     program = ["python3", "-P", "-m", "distributed.cli.dask_worker"]
     return [*program, "--no-dashboard", "--no-nanny", "--preload", PRELOAD, *words, *options.words]
 

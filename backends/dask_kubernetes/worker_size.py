@@ -11,7 +11,7 @@ from typing import Any
 
 from backends.kubernetes.job_forms import amount_of
 
-#: ``dask worker``'s own choice: the part of the node's memory (or of the container's limit) that belongs to its threads.
+#: ``dask worker``'s own choice: the part of the memory of node or container that belongs to its threads.
 AUTO = "auto"
 
 

@@ -26,6 +26,7 @@ TLS_MOUNT = "/var/run/flow-dispatcher-tls"
 #: The same place in most images, where ``/var/run`` is a link.
 RESERVED_MOUNTS = (TLS_MOUNT, TLS_MOUNT.removeprefix("/var"))
 
+_FIELDS = ("apiVersion", "kind", "metadata", "spec", "status")
 _TEMPLATE = "V1PodTemplateSpec"
 _PREFIX = "spec.template."  # of paths in a Job, whose template a Pod is like
 _OWNER = "the run's Job owns its workers; remove it"
@@ -100,10 +101,9 @@ def _check_kind(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _check_top(spec: Mapping[str, Any]) -> Iterator[str]:
-    known = ("apiVersion", "kind", "metadata", "spec", "status")
     for name in spec:
-        if name not in known:
-            yield f"{name}: unknown field; a Pod has {', '.join(known)}"
+        if name not in _FIELDS:
+            yield f"{name}: unknown field; a Pod has {', '.join(_FIELDS)}"
 
 
 def _check_types(spec: Mapping[str, Any], allow_unknown: bool) -> Iterator[str]:

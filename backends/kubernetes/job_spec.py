@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ MOUNT = "/run/dispatcher"
 #: Reserved too: the volumes with the key of a Dask cluster, and with the temporary files of its workers.
 TLS_VOLUME = "dispatcher-tls"
 SCRATCH_VOLUME = "dispatcher-scratch"
-OWN_VOLUMES = frozenset({VOLUME, TLS_VOLUME, SCRATCH_VOLUME})
+OWN_VOLUMES = (VOLUME, TLS_VOLUME, SCRATCH_VOLUME)
 
 _ONE_POD = "an attempt is one pod, and ends with it"
 _OWN_RETRIES = "use the run's retries=, which gives each attempt a Job of its own"
@@ -254,7 +254,7 @@ def _check_reserved(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from reserved_problems(at(spec, "spec.template.spec"), (MOUNT,))
 
 
-def reserved_problems(pod: Mapping[str, Any], mounts: Collection[str]) -> Iterator[str]:
+def reserved_problems(pod: Mapping[str, Any], mounts: Sequence[str]) -> Iterator[str]:
     """Yield names of volumes, and mount paths of the first container, that are kept for our own volumes.
 
     Args:

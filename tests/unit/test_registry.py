@@ -71,7 +71,9 @@ def test_others_join_by_entry_points() -> None:
         registry.environment("Broken")
     with pytest.raises(InvalidInput, match="environment 'Empty' isn't in"):
         registry.environment("Empty")
-    with pytest.raises(InvalidInput, match=r"known: Broken, Empty, Kubern\w*, LocalEnv\w*, RemoteEnv\w*, Third$"):
+    with pytest.raises(
+        InvalidInput, match=r"known: Broken, Dask\w*, Empty, Kubern\w*, LocalEnv\w*, RemoteEnv\w*, Third$"
+    ):
         registry.environment("Fourth")
 
 
@@ -109,7 +111,9 @@ def test_names_of_ours() -> None:
     assert registry.storage("LocalStorage") is LocalStorage
     assert registry.environment("LocalEnvironment").backend == "local"
     assert RemoteEnvironment.backend == "remote"
-    with pytest.raises(InvalidInput, match=r"unknown backend 'mars'; known: kubernetes, local, remote$"):
+    with pytest.raises(
+        InvalidInput, match=r"unknown backend 'mars'; known: dask-kubernetes, kubernetes, local, remote$"
+    ):
         registry.backend("mars")
 
 
