@@ -48,6 +48,8 @@ def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     pod["containers"][0]["volumeMounts"].append(mount)
     secret = {"secretName": f"{NAME}-tls", "optional": False, "defaultMode": 0o444}
     pod["volumes"].append({"name": "dispatcher-tls", "secret": secret})
+    for metadata in (plain["metadata"], plain["spec"]["template"]["metadata"]):
+        metadata["labels"]["flow-dispatcher/backend"] = "dask-kubernetes"
     plain["metadata"]["annotations"]["flow-dispatcher/digest"] = jobs.digest(plain)
     assert request["job"] == plain
     assert request["digest"] == jobs.digest(plain)
@@ -72,7 +74,7 @@ def test_a_worker_is_owned_by_the_job_and_named_by_it() -> None:
     assert (metadata["name"], metadata["namespace"]) == (f"{NAME}-w12", "default")
     assert metadata["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": UID}]
     of_job = request["job"]["metadata"]["labels"]
-    assert metadata["labels"] == {**of_job, "app": "etl", "dask-worker": "w12"} | {
+    assert metadata["labels"] == {**of_job, "app": "etl", "dask-worker": "w12", "dask-cluster": UID} | {
         name: of_job[name] for name in ("identifier", "flow_run_id", "attempt", "instance")
     }
     assert metadata["annotations"]["note"] == "kept"
