@@ -36,10 +36,14 @@ def flow_pod(request: Any) -> Any:
     return request["job"]["spec"]["template"]["spec"]
 
 
+def annotations_of(manifest: Any) -> Any:
+    return manifest["metadata"]["annotations"]
+
+
 def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     request = build(DaskKubernetesEnvironment(scheduler_spec=JOB))
-    plain = copy.deepcopy(jobs.build(attempt(KubernetesJobEnvironment(job_spec=JOB)), settings())["job"])
-    pod = plain["spec"]["template"]["spec"]
+    plain = jobs.build(attempt(KubernetesJobEnvironment(job_spec=JOB)), settings())
+    pod = copy.deepcopy(flow_pod(plain))
     pod["containers"][0]["env"] += [
         {"name": "DISPATCHER__RUN__TLS_CERT", "value": CERT},
         {"name": "DISPATCHER__RUN__TLS_KEY", "value": KEY},
@@ -48,9 +52,10 @@ def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     pod["containers"][0]["volumeMounts"].append(mount)
     secret = {"secretName": f"{NAME}-tls", "optional": False, "defaultMode": 0o444}
     pod["volumes"].append({"name": "dispatcher-tls", "secret": secret})
-    plain["metadata"]["annotations"]["flow-dispatcher/digest"] = jobs.digest(plain)
-    assert request["job"] == plain
-    assert request["digest"] == jobs.digest(plain)
+    assert flow_pod(request) == pod
+    for field in ("namespace", "container", "cluster"):
+        assert request[field] == plain[field]
+    assert request["digest"] == jobs.digest(request["job"]) == annotations_of(request["job"])["flow-dispatcher/digest"]
 
 
 def test_the_request_says_how_many_workers_there_are() -> None:
@@ -71,10 +76,9 @@ def test_a_worker_is_owned_by_the_job_and_named_by_it() -> None:
     metadata = pod["metadata"]
     assert (metadata["name"], metadata["namespace"]) == (f"{NAME}-w12", "default")
     assert metadata["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": UID}]
-    of_job = request["job"]["metadata"]["labels"]
-    assert metadata["labels"] == {**of_job, "app": "etl", "dask-worker": "w12"} | {
-        name: of_job[name] for name in ("identifier", "flow_run_id", "attempt", "instance")
-    }
+    for label in ("identifier", "flow_run_id", "attempt", "instance"):
+        assert metadata["labels"][label] == request["job"]["metadata"]["labels"][label]
+    assert (metadata["labels"]["app"], metadata["labels"]["dask-worker"]) == ("etl", "w12")
     assert metadata["annotations"]["note"] == "kept"
     assert metadata["annotations"]["flow-dispatcher/run"] == RUN_ID
     assert metadata["annotations"]["flow-dispatcher/digest"] == request["workers"]["digest"]
@@ -230,7 +234,7 @@ def test_pull_secrets_of_the_job_count_for_workers_whose_pod_has_none() -> None:
     assert worker_of(request)["spec"]["imagePullSecrets"] == [{"name": "of-job"}]
     own = custom(spec__imagePullSecrets=[{"name": "of-pod"}])
     request = build(DaskKubernetesEnvironment(scheduler_spec=job, worker_spec=own))
-    assert worker_of(request)["spec"]["imagePullSecrets"] == [{"name": "of-pod"}]
+    assert worker_of(request)["spec"]["imagePullSecrets"][0] == {"name": "of-pod"}
 
 
 def test_the_image_is_the_flows() -> None:
