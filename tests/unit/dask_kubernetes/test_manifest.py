@@ -130,8 +130,8 @@ def test_the_command_of_a_worker() -> None:
     worker = worker_of(build(DaskKubernetesEnvironment(worker_spec=CUSTOM)))["spec"]["containers"][0]
     assert worker["command"] == [
         "python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard",
-        "--dashboard-address", "127.0.0.1:0", "--preload", "dispatcher.executors.dask_cluster.worker_life", "--memory-limit", "4000000000",
-        "--death-timeout", "60", "--local-directory", "/tmp/dask-worker", "--nthreads", "3", "--resources", "GPU=1",
+        "--dashboard-address", "127.0.0.1:0", "--preload", "dispatcher.executors.dask_cluster.worker_life",
+        "--memory-limit", "4000000000", "--death-timeout", "60", "--local-directory", "/tmp/dask-worker", "--nthreads", "3", "--resources", "GPU=1",
         "--name", "w1",
     ]  # fmt: skip
     assert "args" not in worker
