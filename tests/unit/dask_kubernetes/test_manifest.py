@@ -131,7 +131,8 @@ def test_the_command_of_a_worker() -> None:
     assert worker["command"] == [
         "python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard",
         "--dashboard-address", "127.0.0.1:0", "--preload", "dispatcher.executors.dask_cluster.worker_life",
-        "--memory-limit", "4000000000", "--death-timeout", "60", "--local-directory", "/tmp/dask-worker", "--nthreads", "3", "--resources", "GPU=1",
+        "--memory-limit", "4000000000", "--death-timeout", "60", "--local-directory", "/tmp/dask-worker",
+        "--nthreads", "3", "--resources", "GPU=1",
         "--name", "w1",
     ]  # fmt: skip
     assert "args" not in worker
@@ -153,15 +154,15 @@ def test_the_command_of_a_worker() -> None:
 def test_threads_and_memory_are_the_containers(resources: Any, threads: str, memory: str) -> None:
     """Left alone, each worker would take all of its node. ``auto`` is the threads' share of the node's memory."""
     request = build(DaskKubernetesEnvironment(worker_spec=with_arguments("dask-worker", resources=resources)))
-    given = options(worker_of(request)["spec"]["containers"][0])
-    assert (given["--nthreads"], given["--memory-limit"]) == (threads, memory)
+    chosen = options(worker_of(request)["spec"]["containers"][0])
+    assert (chosen["--nthreads"], chosen["--memory-limit"]) == (threads, memory)
 
 
 def test_threads_and_memory_of_a_whole_pod_count_where_its_container_has_none() -> None:
     spec = with_arguments("dask-worker")
     spec["spec"]["resources"] = {"limits": {"cpu": "2", "memory": "2Gi"}}
-    given = options(worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0])
-    assert (given["--nthreads"], given["--memory-limit"]) == ("2", str(2 * 2**30))
+    chosen = options(worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0])
+    assert (chosen["--nthreads"], chosen["--memory-limit"]) == ("2", str(2 * 2**30))
 
 
 def test_worker_resources_go_before_the_pods_and_leave_the_flow_alone() -> None:
@@ -176,8 +177,8 @@ def test_worker_resources_go_before_the_pods_and_leave_the_flow_alone() -> None:
 def test_the_users_options_go_before_ours() -> None:
     spec = with_arguments("--death-timeout", "30", "--local-directory", "/data", "--preload", "mine")
     worker = worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0]
-    given = options(worker)
-    assert (given["--death-timeout"], given["--local-directory"]) == ("30", "/data")
+    chosen = options(worker)
+    assert (chosen["--death-timeout"], chosen["--local-directory"]) == ("30", "/data")
     preloads = [worker["command"][i + 1] for i, word in enumerate(worker["command"]) if word == "--preload"]
     assert preloads == ["dispatcher.executors.dask_cluster.worker_life", "mine"]
 
