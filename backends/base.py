@@ -190,6 +190,14 @@ class Backend(ABC):
         """
         return {}
 
+    @classmethod
+    def pages(cls, request: Request) -> Mapping[str, str]:
+        """Return how a person reaches the pages that an attempt serves while it runs, by name, without I/O.
+
+        The request comes from a record, as for :meth:`summary`; quote what a shell will read.
+        """
+        return {}
+
     @abstractmethod
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.

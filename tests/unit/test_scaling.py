@@ -217,7 +217,7 @@ def test_workers_that_are_refused_for_good_end_an_attempt_that_waits_for_them(sc
     def refused(*arguments: object) -> None:
         raise Permanent("worker w1: the admission says no", cause=Cause.CONFIG_ERROR, reason="Forbidden")
 
-    scene.scaled.create_workers = refused  # type: ignore[method-assign]
+    scene.scaled.create_workers = refused  # type: ignore[method-assign, assignment]
     scene.begin()
     scene.until(lambda: scene.scaled.cancelled, "the deletion")
     failure = scene.state.failure
@@ -231,7 +231,7 @@ def test_workers_that_are_refused_leave_a_flow_that_computes_alone(scene: Scalin
     def refused(*arguments: object) -> None:
         raise Permanent("worker w2: the admission says no", cause=Cause.CONFIG_ERROR, reason="Forbidden")
 
-    scene.scaled.create_workers = refused  # type: ignore[method-assign]
+    scene.scaled.create_workers = refused  # type: ignore[method-assign, assignment]
     scene.say("w1", "w2", connected="w1")
     scene.until(lambda: any(event.data.get("cause") == "config_error" for event in scene.events()), "an event")
     assert scene.state.failure is None
