@@ -110,8 +110,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Listed` and
-    :class:`Scaled`: a backend has one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Listed`,
+    :class:`Scaled` and :class:`Static`: a backend has one if it has its methods.
     """
 
     name: ClassVar[str]
@@ -187,6 +187,14 @@ class Backend(ABC):
         """Return the facts of a request that a person looks for first, by name, without I/O.
 
         The request comes from a record, which anybody may have written: leave out what isn't as expected.
+        """
+        return {}
+
+    @classmethod
+    def pages(cls, request: Request) -> Mapping[str, str]:
+        """Return how a person reaches the pages that an attempt serves while it runs, by name, without I/O.
+
+        The request comes from a record, as for :meth:`summary`; quote what a shell will read.
         """
         return {}
 
@@ -277,6 +285,28 @@ class Listed(Protocol):
 
     def orphans(self, instance: str) -> list[Found]:
         """Return all infrastructure of this installation, whether or not a run still needs it."""
+
+
+@runtime_checkable
+class Static(Protocol):
+    """A backend with objects that many runs need and that outlive them, such as the Secret of an image registry."""
+
+    def shared(self, request: Request) -> Sequence[str]:
+        """Return the names of the objects that a request needs, each unique in its place; empty if none. No I/O.
+
+        The request may come from a record that anybody has written.
+        """
+
+    def set_up(self, request: Request) -> None:
+        """Create the objects that a request needs, unless they exist. Raises as :meth:`Backend.submit`."""
+
+    def dismantle(self, name: str) -> bool:
+        """Delete an object that no run needs any more. Return True once it is confirmed to be gone.
+
+        Raises:
+            Permanent: no object of this backend has such a name.
+            Transient: it can't be deleted now.
+        """
 
 
 @runtime_checkable

@@ -26,6 +26,7 @@ from backends.base import Backend, Changed, Found, Handle, Observation, Phase, R
 from backends.fake_ledger import note
 from backends.fake_workers import PLAYS, FakeWorkers, container_file, worker_files
 from dispatcher.environments.base import Environment
+from dispatcher.environments.cluster import ClusterSpec
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
@@ -75,17 +76,19 @@ class FakeEnvironment(Environment):
         labels, on_start, on_exit: as everywhere.
         workers: the least and the most workers beside the container; None: it has none.
         worker_play: the state in which each worker is created, one of :data:`~backends.fake_workers.PLAYS`.
+        scheduler: start a Dask scheduler beside the flow. Real workers are started by the test.
     """
 
     backend: ClassVar[str] = "fake"
-    added: ClassVar[tuple[str, ...]] = ("directory", "script", "workers", "worker_play")
+    added: ClassVar[tuple[str, ...]] = ("directory", "script", "workers", "worker_play", "scheduler")
 
     directory: str
     script: str
     workers: tuple[int, ...] | None
     worker_play: str | None
+    scheduler: bool | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one keyword per thing to play
         self,
         directory: str | Path,
         script: str = "run",
@@ -95,6 +98,7 @@ class FakeEnvironment(Environment):
         *,
         workers: Sequence[int] | None = None,
         worker_play: str | None = None,
+        scheduler: bool | None = None,
     ) -> None:
         super().__init__(labels=labels, on_start=on_start, on_exit=on_exit)
         if script not in SCRIPTS:
@@ -103,11 +107,18 @@ class FakeEnvironment(Environment):
             raise InvalidInput(f"worker_play: {worker_play!r} is none of {', '.join(PLAYS)}")
         self.directory, self.script = str(directory), script
         self.workers, self.worker_play = None if workers is None else tuple(workers), worker_play
+        self.scheduler = scheduler
 
     def check(self) -> None:
         super().check()
         if not Path(self.directory).is_dir():
             raise InvalidInput(f"directory: {self.directory!r} is no folder; make it first")
+
+    def cluster(self) -> ClusterSpec | None:
+        if not self.scheduler or self.workers is None:
+            return None
+        least, most = self.workers
+        return ClusterSpec(min_workers=least, max_workers=most, work_stealing=None, scheduler_logs=False)
 
 
 class FakeBackend(FakeWorkers, Backend):

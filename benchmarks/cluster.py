@@ -36,13 +36,18 @@ SECRETS = "/api/v1/namespaces/{}/secrets"
 #: Label of the nodes whose pods kwok simulates.
 FAKE = "pool=fake"
 
+#: Image of both sides of a comparison of Dask clusters, and the release of the Dask operator in it.
+DASK = "flow-dispatcher-dask:bench"
+OPERATOR_VERSION = "2026.3.0"
 
-def missing(*, fake: int = 0, images: bool = False) -> str:
+
+def missing(*, fake: int = 0, images: bool = False, builds: bool = False) -> str:
     """Return the reason why there is nothing to measure on; empty if there is a cluster.
 
     Args:
         fake: number of pods for which fake nodes must have room.
         images: require a way for the runner's image into the cluster.
+        builds: require a way for images that are built here.
     """
     if not os.environ.get("KUBECONFIG"):
         return "KUBECONFIG names no cluster"
@@ -53,6 +58,8 @@ def missing(*, fake: int = 0, images: bool = False) -> str:
         return f"there are no nodes of kwok (label {FAKE}) for {fake} pods"
     if images and not (os.environ.get("DISPATCHER_TEST_IMAGE") or os.environ.get("DISPATCHER_TEST_IMAGE_LOADER")):
         return "neither DISPATCHER_TEST_IMAGE nor DISPATCHER_TEST_IMAGE_LOADER"
+    if builds and not os.environ.get("DISPATCHER_TEST_IMAGE_LOADER"):
+        return "no DISPATCHER_TEST_IMAGE_LOADER"
     return ""
 
 
@@ -188,7 +195,15 @@ def runner_image() -> str:
     """Return the name of the runner's image in the cluster; build and load it if necessary."""
     if named := os.environ.get("DISPATCHER_TEST_IMAGE"):
         return named
-    built = image.build()
+    return _load(image.build())
+
+
+def dask_image() -> str:
+    """Build and load an image that also has Dask and ``dask-kubernetes``; return its name."""
+    return _load(image.build(DASK, extras="[dask-kubernetes]", install=f"dask-kubernetes=={OPERATOR_VERSION}"))
+
+
+def _load(built: str) -> str:
     loader = shlex.split(os.environ["DISPATCHER_TEST_IMAGE_LOADER"])
     subprocess.run([*loader, built], check=True, capture_output=True)
     return built

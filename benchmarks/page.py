@@ -186,6 +186,12 @@ def _notes_on_cluster(results: BenchmarkResults) -> Iterator[str]:
             side = name.partition(", ")[2]
             yield f"From the request to the first line, {side}; medians of each step in ms:\n"
             yield _columns("step", "ms", values)
+        elif name.startswith("first task on two Dask workers, "):
+            side = name.partition(", ")[2]
+            yield f"From the request to the first task on two Dask workers, {side}; medians of each step in ms:\n"
+            yield _columns("step", "ms", values)
+        elif name.startswith("KubeClusters"):
+            yield f"{name}: {values}.\n"
         elif name.startswith("requests of "):
             yield f"R{name[1:]}:\n"
             yield _columns("request", "count", values)

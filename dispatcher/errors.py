@@ -244,5 +244,9 @@ class PreemptInterrupt(RunInterrupt):
     """The worker is shutting down, and its ``drain`` time is over."""
 
 
+class SchedulerInterrupt(RunInterrupt):
+    """The scheduler of the run's own Dask cluster has died."""
+
+
 #: Exceptions that are never caught around a user's code: Ctrl-C, or the end of a flow, ends all of it.
 INTERRUPTS = (KeyboardInterrupt, RunInterrupt)

@@ -1,4 +1,4 @@
-"""Environments, backends, storages and groups of settings by name: the entry points of installed distributions.
+"""Environments, backends, storages, settings and sources of secrets by name: the entry points of distributions.
 
 This is the one place where this package reaches upwards, and by name only: what a name stands for is imported on use.
 Our own names stand in ``pyproject.toml``, as those of any other distribution; others can't take them over.
@@ -101,6 +101,7 @@ ENVIRONMENTS = Group("environment", "dispatcher.environments")
 BACKENDS = Group("backend", "dispatcher.backends")
 STORAGES = Group("storage", "dispatcher.storages")
 SETTINGS = Group("group of settings", "dispatcher.settings")
+SECRETS = Group("source of secrets", "dispatcher.secrets")
 
 
 def environment(name: str) -> type[Environment]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from backends.base import Static
 from backends.container.backend import ContainerBackend
 from backends.container.runner import DIRECT_RUNNER
 from backends.container.server_address import URL
@@ -49,15 +51,40 @@ def create(environment: ContainerEnvironment, execution: DirectExecution) -> dic
         ServerUnavailable: the service can't be reached.
     """
     settings = Settings.load()
-    backend = registry.backend(environment.backend)(settings)
-    if not isinstance(backend, ContainerBackend):
-        raise InvalidInput(f"{type(environment).__name__}: backend {environment.backend!r} can't execute directly")
-    try:
+    with _opened(environment, settings) as backend:
         request = backend.request(attempt_of(environment, execution), module=DIRECT_RUNNER)
         secrets = {JOB: _job(environment, execution, settings, limit=backend.secrets_limit)}
         if execution.storage is not None and from_json(execution.storage).shared_blob:
             secrets[URL] = ""  # the backend fills in the address as containers reach it
+        if isinstance(backend, Static):
+            backend.set_up(request)
         return dict(backend.execute(request, secrets))
+
+
+def set_up(environment: ContainerEnvironment, storage: Mapping[str, Any]) -> None:
+    """Create what containers of an environment share, such as the Secret of an image registry.
+
+    Args:
+        environment: of the containers.
+        storage: JSON of the storage of their flows.
+
+    Raises:
+        InvalidInput: the settings or the service refuse it, or there is no service.
+        ServerUnavailable: the service can't be reached.
+    """
+    with _opened(environment, Settings.load()) as backend:
+        if isinstance(backend, Static):
+            backend.set_up(backend.request(attempt_of(environment, DirectExecution(location="", storage=storage))))
+
+
+@contextmanager
+def _opened(environment: ContainerEnvironment, settings: Settings) -> Iterator[ContainerBackend]:
+    """Open an environment's backend; raise its errors as those of a call by a user."""
+    backend = registry.backend(environment.backend)(settings)
+    if not isinstance(backend, ContainerBackend):
+        raise InvalidInput(f"{type(environment).__name__}: backend {environment.backend!r} can't execute directly")
+    try:
+        yield backend
     except Permanent as error:
         raise InvalidInput(f"{type(environment).__name__}: {error}") from error
     except Transient as error:

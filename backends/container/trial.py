@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from dispatcher.inspection.finding import Finding, ok, problem
-from dispatcher.runner.trial import TrialReport
+from dispatcher.inspection.finding import Finding, ok, problem, warning
+from dispatcher.runner.trial import TrialReport, installed_version
 from dispatcher.runs.attempt import Attempt
 from dispatcher.support.ids import new_id
 from dispatcher.support.interpreter import PYTHON
@@ -30,6 +30,7 @@ class Trial:
         installation: the id of the installation at the worker's own address; empty if there is none yet; None if the
             doctor can't reach it.
         own_users: attempts have Redis users of their own, which a trial hasn't.
+        packages: distributions that the image must have, in the versions that are installed here.
     """
 
     place: str
@@ -38,6 +39,7 @@ class Trial:
     variable: str
     installation: str | None
     own_users: bool = False
+    packages: tuple[str, ...] = ()
 
 
 def trial_attempt(environment: Mapping[str, str], variables: Mapping[str, str], *, start_within: float) -> Attempt:
@@ -72,6 +74,8 @@ def trial_secrets() -> dict[str, str]:
 def judge(trial: Trial, report: TrialReport) -> Iterator[Finding]:
     """Yield what a report says of the image, and of the way from the container to the records."""
     yield _image(trial, report)
+    if trial.packages:
+        yield _packages(trial, report)
     if trial.variable:
         yield _server(trial, report)
 
@@ -99,6 +103,23 @@ def _image(trial: Trial, report: TrialReport) -> Finding:
         )
         return problem("image", f"{text}; here it is Python {PYTHON}, whose flows don't open in the other", remedy)
     return ok("image", text)
+
+
+def _packages(trial: Trial, report: TrialReport) -> Finding:
+    missing = [name for name in trial.packages if name not in report.packages]
+    if missing:
+        text = f"{trial.image}: {', '.join(missing)} isn't installed in it"
+        return problem("packages", text, f"build it with --build-arg EXTRAS=[dask-kubernetes]; {_build(trial)}")
+    shown = ", ".join(f"{name} {report.packages[name]}" for name in trial.packages)
+    others = {name: installed for name in trial.packages if (installed := installed_version(name)) is not None}
+    if differing := [name for name, here in others.items() if here != report.packages[name]]:
+        text = ", ".join(f"{name} {others[name]}" for name in differing)
+        return warning(
+            "packages",
+            f"{trial.image}: {shown}; here: {text}",
+            "install the same versions, if pickles of flows don't open there",
+        )
+    return ok("packages", f"{trial.image}: {shown}")
 
 
 def _build(trial: Trial) -> str:

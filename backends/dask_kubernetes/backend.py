@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Handle, Request, WorkerState
 from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes.create import create
+from backends.dask_kubernetes.pull_secrets import PullSecrets
 from backends.dask_kubernetes.rendering import rendered
-from backends.dask_kubernetes.summary import summary
+from backends.dask_kubernetes.summary import pages, summary
 from backends.dask_kubernetes.workers import WorkerPods
 from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.jobs import MISMATCH_RETRY
+from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent, Transient
 from dispatcher.executors.dask_cluster.certificates import make_certificate
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.support.log_throttle import LogThrottle
+
+if TYPE_CHECKING:
+    from dispatcher.inspection.finding import Finding
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ class DaskKubernetesBackend(KubernetesBackend):
         self._workers = WorkerPods(self._api, self._watches, self._jobs)
         self._check_request = manifest.check_request
         self._create = partial(create, throttle=LogThrottle(logger))
+        self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
 
     @classmethod
     def preload(cls) -> None:
@@ -70,9 +76,27 @@ class DaskKubernetesBackend(KubernetesBackend):
         """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
         return rendered(request)
 
+    def examine(self, *, within: float = 60.0) -> Iterator[Finding]:
+        from backends.dask_kubernetes.doctor import examine
+
+        return examine(self, self._api, self._settings, self._identity, within=within, wait=time.sleep)
+
+    def shared(self, request: Request) -> Sequence[str]:
+        return self._pull_secrets.names(request)
+
+    def set_up(self, request: Request) -> None:
+        self._pull_secrets.create(request)
+
+    def dismantle(self, name: str) -> bool:
+        return self._pull_secrets.delete(name)
+
     @classmethod
     def summary(cls, request: Request) -> Mapping[str, str]:
         return summary(request)
+
+    @classmethod
+    def pages(cls, request: Request) -> Mapping[str, str]:
+        return pages(request)
 
     def execute(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create a Job that belongs to no run, and the workers that it starts with; return its handle.

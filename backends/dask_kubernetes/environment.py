@@ -7,8 +7,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from backends.container.arguments import masked
+from backends.container.secret_sources import REGISTRY_CREDENTIALS, is_secret_name
 from backends.dask_kubernetes import worker_spec as worker_specs
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes import spec_files
@@ -17,8 +19,8 @@ from dispatcher.environments.cluster import ClusterSpec
 from dispatcher.errors import InvalidInput
 from dispatcher.support.escaping import escaped
 
-#: Where the credentials of a private registry are, unless ``docker_secret`` says otherwise.
-DOCKER_SECRET = "DOCKER_REGISTRY_CREDENTIALS"
+if TYPE_CHECKING:
+    from dispatcher.storage.base import Storage
 
 #: The variable by which Dask is told whether idle workers take tasks from busy ones.
 _WORK_STEALING = "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING"
@@ -169,6 +171,23 @@ class DaskKubernetesEnvironment(PodEnvironment):
             scheduler_logs=self.scheduler_logs,
         )
 
+    def setup(self, storage: Storage) -> None:
+        """Check the storage. With ``private_registry``, create the Secret of its credentials, unless it exists.
+
+        The credentials are those of this process: a variable or a file named by ``docker_secret``. A worker does the
+        same with its own before the first run.
+
+        Raises:
+            TypeError: a container couldn't reach the storage.
+            InvalidInput: the credentials are missing, or the cluster refuses the Secret.
+            ServerUnavailable: the cluster can't be reached.
+        """
+        super().setup(storage)
+        if self.private_registry:
+            from backends.container.direct_execution import set_up
+
+            set_up(self, storage.to_json())
+
     def check(self) -> None:
         super().check()
         for name in _CHECKS:
@@ -226,9 +245,11 @@ class DaskKubernetesEnvironment(PodEnvironment):
 
     def _docker_secret(self, name: Any, private_registry: bool) -> str | None:
         """Return the name of the secret with the registry's credentials; as in the seed, None without a private one."""
-        if name is not None and (not isinstance(name, str) or not name):
-            raise self._wrong("docker_secret", "must be the name of a secret", name)
-        return (name or DOCKER_SECRET) if private_registry else None
+        if name is not None and not is_secret_name(name):
+            raise self._wrong(
+                "docker_secret", "must be the name of a variable or a file, not a value", masked(str(name))
+            )
+        return (name or REGISTRY_CREDENTIALS) if private_registry else None
 
     def _check_namespaces(self) -> None:
         """Check that Job and Pod don't name different namespaces."""

@@ -16,8 +16,8 @@ from backends.base import Request
 from backends.container import runner
 from backends.container.errors import refused
 from backends.container.image import default_image
+from backends.dask_kubernetes import image_pull, worker_spec
 from backends.dask_kubernetes import worker_pod as pods
-from backends.dask_kubernetes import worker_spec
 from backends.dask_kubernetes.worker_spec import TLS_MOUNT
 from backends.kubernetes import container_env, job_policy
 from backends.kubernetes import job_spec as specs
@@ -80,6 +80,8 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     job = request["job"]
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
         metadata["labels"][BACKEND] = NAME
+    request |= image_pull.of_registry(environment, instance=job["metadata"]["labels"][jobs.INSTANCE], settings=settings)
+    image_pull.add(job["spec"]["template"]["spec"], environment, request, spec=environment.get(_JOB))
     _set_tls(job["spec"]["template"]["spec"], attempt.name)
     request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
     pod = pods.template(spec if spec is not None else _default_pod(), attempt, job=job, cert=CERT, key=KEY)
@@ -101,7 +103,7 @@ def check_request(request: Request, settings: Settings) -> None:
         Permanent: its cluster or namespace isn't served, it names no installation, a digest isn't that of its Job or
             Pod, or the policy refuses what is in them.
     """
-    jobs.check_request(request, settings, argument=_JOB)
+    jobs.check_request(request, settings, argument=_JOB, own_pull_secret=image_pull.own_name(request))
     pod = request["workers"]["pod"]
     labels, own = pod["metadata"]["labels"], request["job"]["metadata"]["labels"]
     same = all(labels.get(name) == own.get(name) for name in _OWN_LABELS)
@@ -111,9 +113,14 @@ def check_request(request: Request, settings: Settings) -> None:
 
 
 def objections(request: Request, settings: Settings) -> list[str]:
-    """Return what a worker with these settings refuses in a request's Job and Pod, each with its path and setting."""
-    of_workers = [f"{_WORKER}: {problem}" for problem in _worker_objections(request, settings)]
-    return [*(f"{_JOB}: {problem}" for problem in jobs.objections(request, settings)), *of_workers]
+    """Return what a worker with these settings refuses in a request's Job and Pod, each with its path and setting; and
+    why it can't make the Secret of their registry."""
+    of_job = jobs.objections(request, settings, own_pull_secret=image_pull.own_name(request))
+    return [
+        *image_pull.problems(request),
+        *(f"{_JOB}: {problem}" for problem in of_job),
+        *(f"{_WORKER}: {problem}" for problem in _worker_objections(request, settings)),
+    ]
 
 
 def preload() -> None:
@@ -258,7 +265,7 @@ def _owner(request: Request, uid: str) -> dict[str, Any]:
 
 def _worker_objections(request: Request, settings: Settings) -> list[str]:
     group = settings.group(KubernetesSettings)
-    policy = JobPolicy.of(group, own_image=default_image(group))
+    policy = JobPolicy.of(group, default_image(group), image_pull.own_name(request))
     return job_policy.pod_refusals(request["workers"]["pod"], policy)
 
 

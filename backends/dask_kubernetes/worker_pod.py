@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from backends.dask_kubernetes import worker_options, worker_size
+from backends.dask_kubernetes import image_pull, worker_options, worker_size
 from backends.dask_kubernetes.worker_spec import CONTAINER
 from backends.kubernetes import container_env
 from backends.kubernetes import job_spec as specs
@@ -25,6 +25,7 @@ PRELOAD = "dispatcher.executors.dask_cluster.worker_life"
 GRACE = 10
 
 _DEATH_TIMEOUT = "60"  # seconds after which a worker without scheduler ends
+_PAGES = "127.0.0.1:0"  # served without a dashboard too, and without TLS
 _SCRATCH = "/tmp"
 _LOCAL_DIRECTORY = "/tmp/dask-worker"
 
@@ -76,11 +77,8 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, flow_pod: Mapping[str, Any])
     )
     if not pod.get("serviceAccountName") and not pod.get("serviceAccount"):
         pod.setdefault("automountServiceAccountToken", False)
-    names = attempt.environment.get("image_pull_secrets")
-    if names:
-        pod["imagePullSecrets"] = [{"name": name} for name in names]
-    elif not pod.get("imagePullSecrets") and flow_pod.get("imagePullSecrets"):  # the image is the flow's
-        pod["imagePullSecrets"] = copy.deepcopy(flow_pod["imagePullSecrets"])
+    if references := image_pull.merged(pod.get("imagePullSecrets"), flow_pod.get("imagePullSecrets")):
+        pod["imagePullSecrets"] = references  # the image is the flow's
     variables = container_env.plain(attempt.variables)
     for container in (*pod["containers"], *(pod.get("initContainers") or ())):
         container["env"] = container_env.merged(container.get("env"), variables)
@@ -122,8 +120,8 @@ def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> l
     }
     names = options.names()
     words = [word for name, value in chosen.items() if name not in names for word in (name, value)]
-    program = ["python3", "-P", "-m", "distributed.cli.dask_worker"]
-    return [*program, "--no-dashboard", "--no-nanny", "--preload", PRELOAD, *words, *options.words]
+    program = ["python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny"]
+    return [*program, "--no-dashboard", "--dashboard-address", _PAGES, "--preload", PRELOAD, *words, *options.words]
 
 
 def _dask_env(cert: str, key: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ The last check (:mod:`backends.kubernetes.trial`) starts a Job, and deletes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
@@ -31,6 +32,30 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "resourcequotas": ("list",),
 }
 
+_Namespace = Callable[[str], Iterator[Finding]]
+
+
+def _nothing(_namespace: str) -> Iterator[Finding]:
+    yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What is demanded of a cluster and of its trial.
+
+    Attributes:
+        rights: resources and verbs that a worker needs in each of its namespaces.
+        environment: JSON of the trial's environment, without its namespace.
+        packages: distributions that the image must have in the versions that are installed here.
+        more: further checks of a namespace; may raise the errors of the API.
+    """
+
+    rights: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: RIGHTS)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    more: _Namespace = _nothing
+
+
 _OLDEST = (1, 27)
 _START_TIMEOUT = 60.0  # seconds that the pod of the last check gets
 _ERRORS = (ApiError, Unclear, Unreachable, DispatcherError)
@@ -44,6 +69,7 @@ def examine(
     *,
     within: float = _START_TIMEOUT,
     wait: Callable[[float], None],
+    demands: Demands = Demands(),
 ) -> Iterator[Finding]:
     """Check everything, in an order in which the first problem explains later ones.
 
@@ -53,6 +79,7 @@ def examine(
         identity: of the cluster.
         within: seconds that a pod gets to start and to end.
         wait: sleeps between two polls.
+        demands: what is demanded.
     """
     try:
         version = api.version()
@@ -62,11 +89,20 @@ def examine(
     yield _version(version)
     for namespace in settings.group(KubernetesSettings).namespaces:
         yield _identity(identity, namespace)
-        missing = yield from _rights(api, namespace)
+        missing = yield from _rights(api, namespace, demands.rights)
+        yield from _more(demands, namespace)
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)
         if not missing & {"jobs", "secrets", "pods"}:
-            yield from try_out(backend, namespace, settings, within=within, wait=wait)
+            environment = {**demands.environment, "namespace": namespace}
+            yield from try_out(backend, environment, settings, within=within, wait=wait, packages=demands.packages)
+
+
+def _more(demands: Demands, namespace: str) -> Iterator[Finding]:
+    try:
+        yield from demands.more(namespace)
+    except _ERRORS as error:
+        yield problem("rights", f"namespace {namespace}: {error}", "see the API server's log")
 
 
 def _version(version: Mapping[str, Any]) -> Finding:
@@ -89,17 +125,17 @@ def _identity(identity: ClusterIdentity, namespace: str) -> Finding:
     return warning("cluster", text, "give the worker the Role of the docs in each namespace")
 
 
-def _rights(api: Api, namespace: str) -> Generator[Finding, None, set[str]]:
+def _rights(api: Api, namespace: str, rights: Mapping[str, tuple[str, ...]]) -> Generator[Finding, None, set[str]]:
     """Yield findings; return the resources of which a right is missing."""
     missing: dict[str, list[str]] = {}
     try:
-        for kind, verbs in RIGHTS.items():
+        for kind, verbs in rights.items():
             denied = [verb for verb in verbs if not api.allowed(namespace, kind, verb)]
             if denied:
                 missing[kind] = denied
     except _ERRORS as error:
         yield problem("rights", f"namespace {namespace}: {error}", "see the API server's log")
-        return set(RIGHTS)
+        return set(rights)
     if missing:
         text = "; ".join(f"{', '.join(verbs)} {kind}" for kind, verbs in missing.items())
         yield problem("rights", f"namespace {namespace}: missing {text}", "give the worker the Role of the docs there")

@@ -25,6 +25,9 @@ _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
 #: containers of its own attempt.
 _RUNNER_SECRET = re.compile(r"flow-[0-9a-z]{1,26}-([0-9a-f]{8}-[0-9]+|direct|doctor)(-tls)?")
 
+#: Secrets of image registries that workers make of their own credentials: for pulling images, and nothing else.
+PULL_SECRET = re.compile(r"flow-dispatcher-pull-[0-9a-f]{20}")
+
 #: What SELinux options may be without a privilege, as in Pod Security's ``baseline``.
 _SELINUX_TYPES = frozenset({"", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"})
 
@@ -42,11 +45,12 @@ class JobPolicy:
     """Allowance for the Jobs of a worker. Images and Secrets are patterns, where ``*`` stands for any text.
 
     ``images``, ``secrets`` and ``service_accounts``: empty means any. ``own_image`` is the worker's default image,
-    which is always allowed.
+    and ``own_pull_secret`` the Secret that it makes for a registry; they are always allowed.
     """
 
     images: Sequence[str]
     own_image: str
+    own_pull_secret: str
     secrets: Sequence[str]
     service_accounts: frozenset[str]
     volumes: frozenset[str]
@@ -55,11 +59,12 @@ class JobPolicy:
     capabilities: frozenset[str]
 
     @classmethod
-    def of(cls, settings: KubernetesSettings, own_image: str) -> JobPolicy:
+    def of(cls, settings: KubernetesSettings, own_image: str, own_pull_secret: str = "") -> JobPolicy:
         """Return the policy that settings describe."""
         return cls(
             images=sorted(settings.allowed_images),
             own_image=own_image,
+            own_pull_secret=own_pull_secret,
             secrets=sorted(settings.allowed_secrets),
             service_accounts=settings.service_accounts,
             volumes=settings.allowed_volumes,
@@ -81,7 +86,7 @@ def refusals(job: Mapping[str, Any], policy: JobPolicy) -> list[str]:
         *_accounts(pod, policy),
         *_pod_privileges(pod, policy),
         *_annotation_privileges(specs.at(job, "spec.template.metadata.annotations") or {}, policy),
-        *(problem for place in _items(pod, "imagePullSecrets", _POD) for problem in _named_secret(*place, policy)),
+        *_pull_secrets(pod, policy),
     ]
     for field in _CONTAINERS:
         for path, container in _items(pod, field, _POD):
@@ -117,6 +122,16 @@ def _tokens(pod: Mapping[str, Any]) -> Iterator[str]:
             for kind in ("serviceAccountToken", "podCertificate"):  # the latter is an identity of that account, too
                 if source.get(kind) is not None:
                     yield f"{inner}.{kind}"
+
+
+def _pull_secrets(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
+    """Yield Secrets with which images of a pod may not be pulled."""
+    for path, reference in _items(pod, "imagePullSecrets", _POD):
+        name = str(reference.get("name"))
+        if PULL_SECRET.fullmatch(name) is None:
+            yield from _named_secret(path, reference, policy)
+        elif policy.secrets and name != policy.own_pull_secret:
+            yield from _unnamed(f"{path}.name", name, policy)
 
 
 def _pod_privileges(pod: Mapping[str, Any], policy: JobPolicy) -> Iterator[str]:
@@ -226,8 +241,16 @@ def _named_secret(path: str, reference: Mapping[str, Any], policy: JobPolicy, *,
         return
     if _RUNNER_SECRET.fullmatch(str(name)):
         yield f"{path}.{field}: Secret {name} holds the credentials of a run's own container: nothing else may read it"
-    elif policy.secrets and not any(fnmatchcase(str(name), pattern) for pattern in policy.secrets):
-        yield _refused(f"{path}.{field}", f"Secret {name}", "ALLOWED_SECRETS", f"allows {', '.join(policy.secrets)}")
+    elif PULL_SECRET.fullmatch(str(name)):
+        yield f"{path}.{field}: Secret {name} holds a worker's credentials of a registry: a pod may only pull with it"
+    elif policy.secrets:
+        yield from _unnamed(f"{path}.{field}", str(name), policy)
+
+
+def _unnamed(path: str, name: str, policy: JobPolicy) -> Iterator[str]:
+    """Yield a Secret that no pattern allows."""
+    if not any(fnmatchcase(name, pattern) for pattern in policy.secrets):
+        yield _refused(path, f"Secret {name}", "ALLOWED_SECRETS", f"allows {', '.join(policy.secrets)}")
 
 
 def _privilege(path: str, name: str, policy: JobPolicy, value: Any = True) -> Iterator[str]:

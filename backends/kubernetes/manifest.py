@@ -146,8 +146,16 @@ def _identity(metadata: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     return annotations.get(RUN), labels.get("attempt"), labels.get(INSTANCE)
 
 
-def check_request(request: Request, settings: Settings, *, argument: str = "job_spec") -> None:
-    """Reject a stored request that these settings wouldn't have built. ``argument`` is the one that gave the Job.
+def check_request(
+    request: Request, settings: Settings, *, argument: str = "job_spec", own_pull_secret: str = ""
+) -> None:
+    """Reject a stored request that these settings wouldn't have built.
+
+    Args:
+        request: as it was stored.
+        settings: of the worker.
+        argument: the environment's argument that gave the Job.
+        own_pull_secret: the Secret that workers make for the Job's registry; empty if they make none.
 
     Raises:
         Permanent: its cluster or namespace isn't served, it names no installation, its digest isn't its Job's, or the
@@ -162,7 +170,7 @@ def check_request(request: Request, settings: Settings, *, argument: str = "job_
     labels = metadata.get("labels") or {}
     if not labels.get(INSTANCE) or not labels.get("attempt") or request["digest"] != digest(request["job"]):
         raise refused(f"Job {metadata['name']!r}: its labels or digest don't match the request")
-    _check_policy(request, settings, argument)
+    _check_policy(request, settings, argument, own_pull_secret)
 
 
 def cluster_name(settings: Settings) -> str:
@@ -205,14 +213,14 @@ def _unserved(namespace: str, settings: Settings) -> Permanent:
     return refused(f"namespace {namespace}: this worker serves {served} (DISPATCHER__KUBERNETES__NAMESPACES)")
 
 
-def objections(request: Request, settings: Settings) -> list[str]:
+def objections(request: Request, settings: Settings, *, own_pull_secret: str = "") -> list[str]:
     """Return what a worker with these settings refuses in a request's Job, each with its path and the setting."""
     group = settings.group(KubernetesSettings)
-    return job_policy.refusals(request["job"], JobPolicy.of(group, own_image=default_image(group)))
+    return job_policy.refusals(request["job"], JobPolicy.of(group, default_image(group), own_pull_secret))
 
 
-def _check_policy(request: Request, settings: Settings, argument: str = "job_spec") -> None:
-    if problems := objections(request, settings):
+def _check_policy(request: Request, settings: Settings, argument: str = "job_spec", own_pull_secret: str = "") -> None:
+    if problems := objections(request, settings, own_pull_secret=own_pull_secret):
         raise refused(f"{argument}: {'; '.join(problems)}")
 
 

@@ -82,6 +82,12 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         description="Capabilities that Jobs may add (a list).",
         examples=[["SYS_PTRACE"]],
     )
+    secrets_folder: Path | None = Field(
+        None,
+        description="Folder with secrets of the worker, one file for each name, such as those of image registries; "
+        "its variables come first.",
+        examples=["/etc/dispatcher/secrets"],
+    )
     ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
     requests_per_second: float = Field(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from backends.base import Handle, Observation, Phase, Request
+from backends.base import Handle, Observation, Phase, Request, Static
 from backends.container import server_address
 from backends.container.runner import TRIAL_RUNNER
 from backends.container.trial import Trial, judge, judge_failure, trial_attempt, trial_secrets
@@ -36,33 +36,37 @@ _DELETE_TIMEOUT = 5.0  # seconds in which the deletion is requested again, if it
 
 def try_out(
     backend: KubernetesBackend,
-    namespace: str,
+    environment: Mapping[str, Any],
     settings: Settings,
     *,
     within: float,
     wait: Callable[[float], None],
+    packages: tuple[str, ...] = (),
 ) -> Iterator[Finding]:
     """Yield whether a pod of the runner image starts in a namespace, has this release, and reaches the records.
 
     Args:
         backend: of the cluster.
-        namespace: one of those that it serves.
+        environment: JSON of the environment, with one of the namespaces that it serves.
         settings: the worker's.
         within: seconds that the pod gets to start and to end.
         wait: sleeps between two polls.
+        packages: distributions that the image must have in the versions that are installed here.
     """
     variables = RunnerSettings.of(settings).variables()
-    attempt = trial_attempt({"namespace": namespace}, variables, start_within=within)
-    where = f"namespace {namespace}"
+    attempt = trial_attempt(environment, variables, start_within=within)
+    where = f"namespace {environment['namespace']}"
     try:
         request = backend.request(attempt, module=TRIAL_RUNNER)
     except Permanent as error:
         yield problem("start", f"{where}: {error}", _REMEDY)
         return
-    trial = _trial(request, settings, where)
+    trial = _trial(request, settings, where, packages)
     secrets = trial_secrets() | ({server_address.URL: ""} if trial.variable else {})  # the backend fills in the address
     handle: Handle | None = None
     try:  # an interruption may come at any time after the Job's creation was requested
+        if isinstance(backend, Static):
+            backend.set_up(request)
         handle = backend.submit(request, secrets)
         findings = _judged(backend, handle, trial, _observe(backend, handle, within, wait), within)
     except (Permanent, Transient) as error:
@@ -74,7 +78,7 @@ def try_out(
         yield left
 
 
-def _trial(request: Request, settings: Settings, place: str) -> Trial:
+def _trial(request: Request, settings: Settings, place: str, packages: tuple[str, ...]) -> Trial:
     group = settings.group(KubernetesSettings)
     variable = server_address.source(group, variables=_PREFIX)
     try:
@@ -92,6 +96,7 @@ def _trial(request: Request, settings: Settings, place: str) -> Trial:
         variable=variable,
         installation=installation,
         own_users=settings.worker.runner_users,
+        packages=packages,
     )
 
 
@@ -138,6 +143,9 @@ def _delete(
     while True:
         try:
             backend.cancel(handle, request)
+            if isinstance(backend, Static):
+                for name in backend.shared(request):
+                    backend.dismantle(name)
             return None
         except (Permanent, Transient) as error:
             if time.monotonic() >= end:

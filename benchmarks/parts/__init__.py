@@ -17,6 +17,7 @@ def parts() -> list[Part]:
         importing,
         kubernetes_create,
         kubernetes_crowd,
+        kubernetes_dask,
         kubernetes_start,
         labels,
         large,
@@ -43,5 +44,5 @@ def parts() -> list[Part]:
         clients,
         tidying,
     )
-    clustered = (container, kubernetes_create, kubernetes_start, kubernetes_crowd)
+    clustered = (container, kubernetes_create, kubernetes_start, kubernetes_crowd, kubernetes_dask)
     return [*loops.PARTS, *(module.PART for module in (*modules, *clustered))]

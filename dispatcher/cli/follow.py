@@ -87,7 +87,7 @@ class Watch:
         self._hints = hints
         self._why = why
         self._updates: Mailbox[Event | Line | _Failed] = Mailbox()
-        self._last_line = (0, 0)  # attempt and number
+        self._last_numbers: dict[tuple[int, str], int] = {}  # numbering → its last number shown
         self._ended = False
         self._cancelled = False
         self._started = False
@@ -146,8 +146,8 @@ class Watch:
                 raise error
 
     def _show_line(self, line: Line) -> None:
-        if (line.attempt, line.number) > self._last_line:
-            self._last_line = (line.attempt, line.number)
+        if line.number > self._last_numbers.get(line.numbering, 0):
+            self._last_numbers[line.numbering] = line.number
             self._view.line(line)
 
     def _cancel(self) -> None:

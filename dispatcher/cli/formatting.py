@@ -11,12 +11,14 @@ from typing import Any
 
 from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.inspection.timeline import moments
-from dispatcher.records.logs import Line
+from dispatcher.records.logs import WORKER, Line
+from dispatcher.runs.cluster_state import counted_workers
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.wait import sentence
+from dispatcher.runs.worker_loss import losses_of
 from dispatcher.support.durations import format_clock, format_duration, format_time
 
 #: Styles by state.
@@ -100,6 +102,8 @@ def event_note(event: Event) -> str:
     parts = []
     if event.kind is EventKind.WAITING:
         parts.append(wait_of(event))
+    elif event.kind is EventKind.WORKERS:
+        parts += workers_of(event)
     elif data.get("cause"):
         parts.append(_describe_end(data))
     if event.kind is EventKind.CLAIMED and data.get("owner"):
@@ -115,6 +119,13 @@ def event_note(event: Event) -> str:
 def wait_of(event: Event) -> str:
     """Return why a run waits from this event on."""
     return sentence(event.data) or "nothing holds it any more"
+
+
+def workers_of(event: Event) -> list[str]:
+    """Return the numbers of workers from this event on, and the ones lost, or why one waits."""
+    losses = losses_of(event.data)
+    reasons = [loss.text for loss in losses] or [sentence(event.data)]
+    return [counted_workers(event.data), *filter(None, reasons)]
 
 
 def is_instant(event: Event, previous: Event | None) -> bool:
@@ -185,12 +196,21 @@ def facts(record: Record, *, waiting: str = "", holder: str = "") -> list[tuple[
         ("tags", ", ".join(spec.tags)),
         ("attempt", f"{record.attempt}{f' of at most {retries + 1}' if retries else ''}"),
         ("worker", _worker(record, holder)),
+        ("workers", _cluster(record)),
         ("submitted", format_time(record.created_at)),
         ("ended", "" if record.ended_at is None else format_time(record.ended_at)),
         ("teardown", "; ".join(str(left.get("pending") or "not confirmed yet") for left in record.leftovers)),
         ("kept until", "" if record.expires_at is None else format_time(record.expires_at)),
     ]
     return [(name, text) for name, text in rows if text]
+
+
+def _cluster(record: Record) -> str:
+    workers = record.workers
+    if workers is None:
+        return ""
+    lost = "" if workers.last_loss is None else f"; the last one lost: {workers.last_loss.text}"
+    return f"{workers.text}{lost}"
 
 
 def _worker(record: Record, holder: str) -> str:
@@ -225,4 +245,6 @@ def log_line(line: Line) -> str:
         return f"[{line.text}]"
     if line.stream.startswith("init/"):
         return f"[{line.stream}] {line.text}"
+    if line.stream.startswith(WORKER):
+        return f"[{line.stream.removeprefix(WORKER)}] {line.text}"
     return f"{line.level} {line.text}" if line.level else line.text

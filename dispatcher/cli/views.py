@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from dispatcher.cli.formatting import STYLES, is_instant, log_line, phases
+from dispatcher.cli.formatting import STYLES, is_instant, log_line, phases, workers_of
 from dispatcher.cli.terminal import Painted, Part, Screen, echo
 from dispatcher.records.logs import Line
 from dispatcher.runs.events import Event, EventKind
@@ -141,20 +141,21 @@ class LiveView:
 def progress(events: list[Event]) -> str:
     """Return the phases of the current attempt with their durations: queued 10 ms → claimed 0.20 s → started.
 
-    Why it waits follows them.
+    Why it waits follows them, or how many workers it has.
     """
     if not events:
         return ""
-    current = [event for event in events if event.attempt == events[-1].attempt and event.kind is not EventKind.WAITING]
+    last, beside = events[-1], {EventKind.WAITING, EventKind.WORKERS}
+    current = [event for event in events if event.attempt == last.attempt and event.kind not in beside]
     parts = []
     for event, after in zip(current, [*current[1:], None], strict=True):
         if after is None:
             parts.append(str(event.kind))
         elif after.time > event.time:
             parts.append(f"{event.kind} {format_duration(after.time - event.time)}")
-    again = f"attempt {events[-1].attempt}: " if events[-1].attempt > 1 else ""
-    why = f"  {sentence(events[-1].data)}" if events[-1].kind is EventKind.WAITING else ""
-    return again + " → ".join(parts) + why
+    again = f"attempt {last.attempt}: " if last.attempt > 1 else ""
+    notes = {EventKind.WAITING: f"  {sentence(last.data)}", EventKind.WORKERS: f"  {', '.join(workers_of(last))}"}
+    return again + " → ".join(parts) + notes.get(last.kind, "")
 
 
 def timeline(events: list[Event]) -> list[tuple[Part, Part, Part, Part]]:

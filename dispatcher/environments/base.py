@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
 from dispatcher.environments.labels import Labels
-from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
+from dispatcher.errors import (
+    INTERRUPTS,
+    CancelInterrupt,
+    InvalidInput,
+    PreemptInterrupt,
+    SchedulerInterrupt,
+    TimeoutInterrupt,
+)
+from dispatcher.executors.current import cluster_executor
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.context import ended, entered
 from dispatcher.runs.routing import check_labels
@@ -71,7 +79,11 @@ class Environment:
         self._set(labels=Labels(check_labels(labels)), **by_moment)
 
     def setup(self, storage: Storage) -> None:
-        """Create static infrastructure, if the class needs any; safe to repeat."""
+        """Create static infrastructure, if the class needs any; safe to repeat.
+
+        A worker does this before the first run of each content: for runs in its own processes by this method, for
+        others through their backend (:class:`backends.base.Static`).
+        """
 
     def execute(self, storage: Storage, flow_location: str, **kwargs: Any) -> Any:
         """Run a flow here and now, without queue, Redis or record: ``on_start``, the flow, and always ``on_exit``.
@@ -103,7 +115,7 @@ class Environment:
                 failed = error
             if failed is not None:  # not above: on_exit must find no exception being handled
                 ended(_state_after(failed), failed)
-                self._exit_after_failure()
+                _exit_after_failure(self.on_exit)
                 raise failed
             ended(State.SUCCEEDED)
             if self.on_exit is not None:
@@ -182,23 +194,13 @@ class Environment:
         return cls(**data)
 
     def _runner(self, flow: Flow[..., Any], env: Mapping[str, str] | None) -> Callable[[Mapping[str, Any]], Any]:
-        executor = self.make_executor()
+        executor = self.make_executor() if self.cluster() is None else cluster_executor.get()
 
         def run(parameters: Mapping[str, Any]) -> Any:
             with variables(env or {}):
                 return flow.run(parameters, executor)
 
         return run
-
-    def _exit_after_failure(self) -> None:
-        """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
-        try:
-            if self.on_exit is not None:
-                self.on_exit()
-        except INTERRUPTS:
-            raise
-        except BaseException:  # whatever it raises
-            logger.exception("on_exit raised, after the flow had failed")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -304,13 +306,24 @@ def parameters_and_env(subject: str, kwargs: Mapping[str, Any]) -> tuple[dict[st
     return parameters, dict(env)
 
 
+def _exit_after_failure(on_exit: Callable[[], Any] | None) -> None:
+    """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
+    try:
+        if on_exit is not None:
+            on_exit()
+    except INTERRUPTS:
+        raise
+    except BaseException:  # whatever it raises
+        logger.exception("on_exit raised, after the flow had failed")
+
+
 def _state_after(error: BaseException) -> State:
     match error:
         case TimeoutInterrupt():
             return State.TIMED_OUT
         case CancelInterrupt() | KeyboardInterrupt():
             return State.CANCELLED
-        case PreemptInterrupt():
+        case PreemptInterrupt() | SchedulerInterrupt():
             return State.CRASHED
         case _:
             return State.FAILED

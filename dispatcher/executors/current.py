@@ -33,3 +33,27 @@ class _Current:
 
 #: The only instance.
 current = _Current()
+
+
+class _ClusterExecutor:
+    """The executor of the temporary cluster that the runner has opened around a run; without one the default."""
+
+    def __init__(self) -> None:
+        self._executor: ContextVar[Executor | None] = ContextVar("dispatcher_cluster_executor", default=None)
+
+    def get(self) -> Executor:
+        """Return it, for a flow whose environment asks for a cluster."""
+        return self._executor.get() or LocalExecutor()
+
+    @contextlib.contextmanager
+    def using(self, executor: Executor) -> Iterator[None]:
+        """Make ``executor`` the one of flows that are loaded in this context."""
+        token = self._executor.set(executor)
+        try:
+            yield
+        finally:
+            self._executor.reset(token)
+
+
+#: The only instance.
+cluster_executor = _ClusterExecutor()

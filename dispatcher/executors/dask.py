@@ -88,13 +88,10 @@ class DaskExecutor(Executor):
             target = self.address or self._cluster(distributed, stack)
             self._client = self._connect(distributed, target)
             stack.callback(self._disconnect)
-            self._session = _session(
-                self._client, self._cluster_name, shared=self.address is not None, timeout=self.connect_timeout
-            )
-            stack.callback(_quietly, "Ending the run's tasks", self._session.end)
+            self._session = self._new_session()
+            stack.callback(self._end_session)
             self._session.open_bundles()
-            if not self._client.scheduler_info().get("workers"):
-                logger.warning("The Dask cluster at %s has no worker yet; tasks wait for one", self._cluster_name)
+            self._check_workers()
             yield
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -149,6 +146,21 @@ class DaskExecutor(Executor):
                 f"can't connect to Dask at {self._cluster_name} within {self.connect_timeout:g} s: {_describe(error)}"
             ) from error
 
+    def _new_session(self, **options: Any) -> Any:
+        from dispatcher.executors.dask_session import DaskSession
+
+        shared = self.address is not None
+        return DaskSession(
+            self._client, self._cluster_name, **{"shared": shared, "timeout": self.connect_timeout, **options}
+        )
+
+    def _check_workers(self) -> None:
+        if not self._client.scheduler_info().get("workers"):
+            logger.warning("The Dask cluster at %s has no worker yet; tasks wait for one", self._cluster_name)
+
+    def _end_session(self) -> None:
+        _quietly("Ending the run's tasks", self._session.end)
+
     def _disconnect(self) -> None:
         client, self._client, self._session = self._client, None, None
         _quietly("Closing the Dask client", client.close)
@@ -171,12 +183,6 @@ def _distributed() -> Any:
     except ImportError as error:
         raise missing_dask(error) from error
     return distributed
-
-
-def _session(client: Any, cluster_name: str, *, shared: bool, timeout: float) -> Any:
-    from dispatcher.executors.dask_session import DaskSession
-
-    return DaskSession(client, cluster_name, shared=shared, timeout=timeout)
 
 
 def _private_cluster() -> Any:

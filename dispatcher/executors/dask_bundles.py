@@ -20,7 +20,7 @@ from dispatcher.code.activation import current_bundles
 from dispatcher.code.bundles import Bundle, Bundler
 from dispatcher.code.patterns import flow_patterns
 from dispatcher.errors import DispatcherError, ExecutorUnavailable, InvalidInput
-from dispatcher.executors import dask_code
+from dispatcher.executors import dask_code, scheduler_calls
 from dispatcher.executors.dask_code import Opening
 from dispatcher.serialization.by_value import travels_in_bundle
 
@@ -96,7 +96,7 @@ class SessionBundles:
         """Close them all on the cluster."""
         if self._openings:
             self._openings.clear()
-            self._cluster.client.run_on_scheduler(_caller("close_on_scheduler"), session=self._cluster.session)
+            scheduler_calls.close_code(self._cluster.client, self._cluster.session)
 
     def _open_imported(self) -> None:
         """Open a bundle with all that this program has imported: Dask's collections name modules as well."""
@@ -130,19 +130,16 @@ class SessionBundles:
             ) from error
 
     def _open_on_scheduler(self, opening: Opening, archives: Mapping[str, bytes]) -> Collection[str]:
-        client = self._cluster.client
-        missing: Collection[str] = client.sync(
-            client._run_on_scheduler, _caller("open_on_scheduler"), callback_timeout=opening.timeout + _ANSWER_TIMEOUT,
-            client=client.id, opening=_fields(opening), archives=dict(archives),
-        )  # fmt: skip
-        return missing
+        return scheduler_calls.open_code(
+            self._cluster.client, opening, archives, timeout=opening.timeout + _ANSWER_TIMEOUT
+        )
 
     def _register(self, opening: Opening) -> None:
         client = self._cluster.client
         try:
             client.sync(
-                client._register_worker_plugin, _plugin(_fields(opening)), dask_code.plugin_name(opening), False,
-                callback_timeout=opening.timeout + _ANSWER_TIMEOUT,
+                client._register_worker_plugin, _plugin(scheduler_calls.fields(opening)),
+                dask_code.plugin_name(opening), False, callback_timeout=opening.timeout + _ANSWER_TIMEOUT,
             )  # fmt: skip
         except DispatcherError:
             raise
@@ -165,31 +162,6 @@ def _is_in_process(client: Any) -> bool:
 def _imports_as_this_process(client: Any) -> bool:
     """Return True if this process starts the workers, which inherit its ``sys.path``."""
     return isinstance(client.cluster, distributed.LocalCluster)
-
-
-def _fields(opening: Opening) -> tuple[Any, ...]:
-    return opening.session, opening.label, opening.digests, opening.timeout
-
-
-def _caller(name: str) -> Any:
-    """Return a function that calls one of :mod:`.dask_code` on the scheduler, and says so if there is none.
-
-    It travels by value, since the scheduler may lack this package.
-    """
-
-    async def call(dask_scheduler: Any, **arguments: Any) -> Any:
-        try:
-            from dispatcher.executors import dask_code
-        except ImportError as error:
-            raise RuntimeError(
-                f"the scheduler has another release of flow-dispatcher, or none: install the flow's ({error})"
-            ) from None
-        if "opening" in arguments:
-            arguments["opening"] = dask_code.Opening(*arguments["opening"])
-        return await getattr(dask_code, name)(dask_scheduler, **arguments)
-
-    call.__module__ = "__main__"
-    return call
 
 
 def _plugin(fields: tuple[Any, ...]) -> Any:

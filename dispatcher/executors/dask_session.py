@@ -11,7 +11,6 @@ import concurrent.futures
 import logging
 import os
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -21,9 +20,10 @@ from typing import Any
 import distributed
 
 from dispatcher.errors import InvalidInput
-from dispatcher.executors import dask_code, dask_worker, task_arguments
+from dispatcher.executors import dask_code, dask_worker, scheduler_calls, task_arguments
 from dispatcher.executors.dask_bundles import Cluster, SessionBundles
 from dispatcher.executors.dask_worker import TaskCall, TaskOrigin
+from dispatcher.executors.received_lines import emit
 from dispatcher.executors.task_log_levels import current_levels
 from dispatcher.runs.context import around, log_limits
 from dispatcher.serialization.pickles import modules
@@ -45,10 +45,14 @@ class DaskSession:
         cluster_name: the cluster's name in messages.
         shared: True if the cluster lives on after the flow.
         timeout: most seconds to wait for others that use modules of the same names.
+        names_workers: show the worker's name before each line of a task.
     """
 
-    def __init__(self, client: Any, cluster_name: str, *, shared: bool, timeout: float) -> None:
+    def __init__(
+        self, client: Any, cluster_name: str, *, shared: bool, timeout: float, names_workers: bool = False
+    ) -> None:
         self._shared = shared
+        self._names_workers = names_workers
         self._client = client
         self._cluster_name = cluster_name
         self._name = uuid.uuid4().hex
@@ -144,7 +148,7 @@ class DaskSession:
                     len(running), self._cluster_name, ", ".join(running[:10]),
                 )  # fmt: skip
         if self._shared and self._has_lines:
-            await client.run_on_scheduler(_lines_remover(client.id))
+            await scheduler_calls.remove_lines(client, client.id)
 
     def _packed_origin(self) -> bytes:
         """Return the packed origin, and send the run's parameters at the first call.
@@ -213,7 +217,7 @@ class DaskSession:
             for line in message.get("lines", ()):
                 self._has_lines = True
                 try:
-                    _emit(*line)
+                    emit(*line, worker=str(message.get("name", "")) if self._names_workers else "")
                 except Exception:  # the flow may have closed the stream
                     logger.debug("A task's line can't be shown", exc_info=True)
 
@@ -223,25 +227,3 @@ def _label(frame: Any) -> str:
     if frame is None or frame.run_id is None:
         return f"process {os.getpid()} on {socket.gethostname()}"
     return f"run {frame.run_id} of flow {frame.flow!r}"
-
-
-def _emit(stream: str, text: str, level: int | None, name: str | None) -> None:
-    """Print or log a task's line here, where the run's lines are captured."""
-    if level is None or name is None:
-        (sys.stdout if stream == "stdout" else sys.stderr).write(f"{text}\n")
-        return
-    record = logging.LogRecord(name, level, "", 0, "%s", (text,), None)
-    logging.getLogger(None if name == "root" else name).handle(record)
-
-
-def _lines_remover(topic: str) -> Any:
-    """Return a function that removes a run's lines from the scheduler.
-
-    The scheduler may lack this package, so the function travels by value.
-    """
-
-    def remove_lines(dask_scheduler: Any) -> None:
-        dask_scheduler._broker.truncate(topic)
-
-    remove_lines.__module__ = "__main__"
-    return remove_lines

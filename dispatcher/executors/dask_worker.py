@@ -231,7 +231,7 @@ def _line_sender(worker: Any, origin: TaskOrigin) -> Callable[[TaskLine], None]:
         with lock:
             batch, lines[:], scheduled = list(lines), [], False
         with contextlib.suppress(Exception):  # the worker is closing, and can't send any more
-            worker.log_event(origin.topic, {"dispatcher": origin.session, "lines": batch})
+            worker.log_event(origin.topic, {"dispatcher": origin.session, "name": str(worker.name), "lines": batch})
 
     def send(line: TaskLine) -> None:
         nonlocal scheduled

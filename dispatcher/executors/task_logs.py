@@ -104,6 +104,11 @@ def _open_log() -> TaskLog | None:
     return None if log is None or log.ended else log
 
 
+def in_task() -> bool:
+    """Return True if what is printed here goes to the log of a task."""
+    return _open_log() is not None
+
+
 class _Stream(CapturedStream):
     """Replaces a standard stream. Text that a task writes goes to its log, all other text to the original stream."""
 

@@ -13,6 +13,7 @@ from dispatcher.inspection.places import places_of
 from dispatcher.inspection.queues import QueueInfo
 from dispatcher.records.logs import Line
 from dispatcher.records.workers import WorkerInfo
+from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.events import Event
 from dispatcher.runs.record import Record
 from dispatcher.runs.value import Value
@@ -49,6 +50,7 @@ def run_json(record: Record, *, waiting: str = "", holder: str | None = None) ->
         "observed": "unknown" if record.unknown_since is not None else "known",
         "on_exit": record.exit_call,
         "times": record.times or {},
+        "workers": None if record.workers is None else workers_json(record.workers),
         "leftovers": [
             {"attempt": leftover["attempt"], "pending": leftover.get("pending")} for leftover in record.leftovers
         ],
@@ -65,6 +67,17 @@ def run_json(record: Record, *, waiting: str = "", holder: str | None = None) ->
             "result": None if outcome.result is None else value_json(outcome.result),
         }
     return view
+
+
+def workers_json(workers: ClusterState) -> dict[str, Any]:
+    """Return the workers of a run's own cluster."""
+    lost = workers.last_loss
+    return {
+        **workers.counts,
+        "least": workers.least,
+        "ready": workers.ready,
+        "last_loss": None if lost is None else lost.to_json(),
+    }
 
 
 def value_json(value: Value) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dispatcher.runs.infrastructure import STOP_DUE
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route, listed
-from dispatcher.runs.states import State
+from dispatcher.runs.states import UNSTARTED, State
 from dispatcher.support.durations import format_duration
 from dispatcher.support.escaping import counted, escaped
 
@@ -61,6 +61,7 @@ def explain(
     elif record.last_cause is not None:
         message = f": {record.last_message}" if record.last_message else "."
         lines.append(f"Last observed reason for the wait: {record.last_cause}{message}")
+    lines += _workers(record)
     lines += _stop_due(record, now)
     lines += _time_limits(record, now)
     lines += _leftovers(record)
@@ -155,8 +156,23 @@ def _stop_due(record: Record, now: float) -> list[str]:
     return [f"Its flow was told to stop, and is killed {left} unless it ends before."]
 
 
+def _workers(record: Record) -> list[str]:
+    """Say how many workers its own cluster has, and why it is being ended if it can't have any."""
+    workers = record.workers
+    if workers is None or record.state not in {State.RUNNING, State.CANCELLING}:
+        return []
+    lines = [f"Its cluster's workers: {workers.text}."]
+    if record.awaits_workers:
+        lines.append(f"Its flow starts once {counted(workers.least, 'worker')} have joined.")
+    if workers.last_loss is not None:
+        lines.append(f"The last one lost: {workers.last_loss.text}")
+    if workers.failure is not None:
+        lines.append(f"It is being ended: {workers.failure.message}")
+    return lines
+
+
 def _time_limits(record: Record, now: float) -> list[str]:
-    if record.state not in {State.QUEUED, State.CLAIMED, State.PROVISIONING, State.PENDING}:
+    if record.state not in UNSTARTED and not record.awaits_workers:
         return []
     if record.paused_since is not None:
         held = format_duration(now - record.paused_since)

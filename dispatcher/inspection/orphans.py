@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatcher import registry
@@ -71,6 +72,11 @@ class OrphanCleanup:
             if (backend := self._load(name, settings, backends))
         }
 
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """The backends that are searched, by name."""
+        return self._backends
+
     def orphans(self, *, older: float = MIN_AGE) -> list[Orphan]:
         """Return infrastructure of this installation that is older than so many seconds and that no run needs.
 
@@ -106,26 +112,16 @@ class OrphanCleanup:
         still = {orphan.name for orphan in self.orphans(older=older)}
         until = time.monotonic() + within
         for orphan in orphans:
-            yield self._delete(orphan, until) if orphan.name in still else "left alone: it is gone, or a run wants it"
+            if orphan.name not in still:
+                yield "left alone: it is gone, or a run wants it"
+                continue
+            cancel = self._backends[orphan.backend].cancel
+            yield deleted(partial(cancel, orphan.infrastructure.handle, None), until)
 
     def close(self) -> None:
         """Close the backends."""
         for backend in self._backends.values():
             backend.close()
-
-    def _delete(self, orphan: Orphan, until: float) -> str:
-        status = "asked to go, not confirmed yet"
-        while True:
-            try:
-                if self._backends[orphan.backend].cancel(orphan.infrastructure.handle, None):
-                    return "gone"
-            except Permanent as error:
-                return str(error)
-            except Transient as error:
-                status = str(error)
-            if time.monotonic() > until:
-                return status
-            time.sleep(RETRY_INTERVAL)
 
     def _load(self, name: str, settings: Settings, named: Collection[str]) -> Backend | None:
         try:
@@ -139,6 +135,27 @@ class OrphanCleanup:
                 raise
             self.skipped[name] = str(error)
         return None
+
+
+def deleted(ask: Callable[[], bool], until: float) -> str:
+    """Ask for a deletion until it is confirmed, or until a monotonic time. Return ``gone``, or why it isn't.
+
+    Args:
+        ask: asks a backend; returns True once it is confirmed, and raises Permanent or Transient.
+        until: the monotonic time, in seconds.
+    """
+    status = "asked to go, not confirmed yet"
+    while True:
+        try:
+            if ask():
+                return "gone"
+        except Permanent as error:
+            return str(error)
+        except Transient as error:
+            status = str(error)
+        if time.monotonic() > until:
+            return status
+        time.sleep(RETRY_INTERVAL)
 
 
 def unwanted_attempts(runs: Runs, attempts: Collection[tuple[str, int]]) -> dict[tuple[str, int], Record | None]:

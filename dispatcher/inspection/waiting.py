@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dispatcher.records.workers import WorkerInfo, serving
+from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route, listed
 from dispatcher.runs.states import UNSTARTED, State
+from dispatcher.runs.wait import Wait
 from dispatcher.support.durations import format_duration
 from dispatcher.support.escaping import counted, escaped
 
@@ -34,6 +36,8 @@ def _reason(record: Record, now: float, workers: Sequence[WorkerInfo] | None) ->
     if record.state is State.AWAITING_RETRY:
         left = (record.due_at or now) - now
         return f"attempt {record.attempt} is due {f'in {format_duration(left)}' if left > 0 else 'now'}"
+    if record.workers is not None and record.awaits_workers:
+        return _workers(record.workers, record.wait)
     if record.state not in UNSTARTED:
         return ""
     if record.state is State.QUEUED:
@@ -41,6 +45,14 @@ def _reason(record: Record, now: float, workers: Sequence[WorkerInfo] | None) ->
     if record.wait is None:
         return "held by a quota queue" if record.paused_since is not None else ""
     return record.wait.text
+
+
+def _workers(workers: ClusterState, wait: Wait | None) -> str:
+    if workers.failure is not None:
+        return f"is being ended: {workers.failure.message}"
+    if wait is not None:
+        return wait.text
+    return f"waits for workers: {workers.running} of {workers.least} have joined"
 
 
 def _queued(record: Record, workers: Sequence[WorkerInfo]) -> str:

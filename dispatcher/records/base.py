@@ -21,6 +21,7 @@ from dispatcher.records.logs import Logs
 from dispatcher.records.queues import Queues
 from dispatcher.records.rejections import Rejections
 from dispatcher.records.runs import Runs
+from dispatcher.records.static import StaticObjects
 from dispatcher.records.users import Users
 from dispatcher.records.workers import Workers
 
@@ -40,4 +41,5 @@ class Records:
     inbox: Inbox
     rejections: Rejections
     users: Users
+    static: StaticObjects
     close: Callable[[], None]

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 #: The stream of a line that stands for missing ones.
 GAP = "gap"
 
+#: Prefix of the streams of workers of a run's own cluster; a worker's name follows.
+WORKER = "worker/"
+
 #: Most characters of text that :meth:`Logs.tail` returns, where that is more than one line.
 MOST_TAIL = 4 * 2**20
 
@@ -20,8 +23,9 @@ MOST_TAIL = 4 * 2**20
 class Line:
     """One line that a flow printed or logged. ``number`` counts from 1 within an attempt.
 
-    ``stream`` is ``stdout``, ``stderr``, ``log``, ``gap``, or ``init/NAME`` of an init container that failed. In a gap,
-    ``text`` says how many lines are missing, and ``number`` is that of the last one missing.
+    ``stream`` is ``stdout``, ``stderr``, ``log``, ``gap``, ``init/NAME`` of an init container that failed, or
+    ``worker/NAME`` of a worker that was lost. In a gap, ``text`` says how many lines are missing, and ``number`` is
+    that of the last one missing. The lines of a ``worker/NAME`` have growing numbers of their own.
     """
 
     attempt: int
@@ -31,13 +35,19 @@ class Line:
     text: str
     level: str = ""
 
+    @property
+    def numbering(self) -> tuple[int, str]:
+        """The attempt, and the stream if its lines are numbered on their own, else an empty text."""
+        return self.attempt, self.stream if self.stream.startswith(WORKER) else ""
+
 
 class Logs(ABC):
     """The lines of runs, in order."""
 
     @abstractmethod
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
-        """Add lines of one attempt. Lines whose number isn't higher than the attempt's last one are dropped."""
+        """Add lines of one attempt. Lines whose number isn't higher than the last one of their numbering are
+        dropped."""
 
     @abstractmethod
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:

@@ -10,14 +10,16 @@ import base64
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.code.activation import importing
 from dispatcher.environments import base as environments
+from dispatcher.environments.base import Environment
 from dispatcher.errors import DispatcherError, InvalidSettings
 from dispatcher.flows.flow import Flow
 from dispatcher.storage import base
@@ -26,10 +28,15 @@ from dispatcher.support import private_files
 from dispatcher.support.escaping import escaped
 from dispatcher.support.interpreter import PYTHON
 
+if TYPE_CHECKING:
+    from dispatcher.executors.dask_cluster.cluster import SchedulerEnd
+
 SECRETS_FILE = "DISPATCHER__RUN__SECRETS_FILE"
 
 #: The secret variable with the execution's description.
 JOB = "DISPATCHER__RUN__DIRECT"
+
+_LOST_GRACE = 3.0  # seconds for a flow to end once its own Dask cluster has died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +136,35 @@ def main() -> int:
     except DispatcherError as error:
         sys.stderr.write(f"runner: {escaped(str(error))}\n")
         return 2
-    environment.run_flow()  # type: ignore[attr-defined]  # environments with containers have it
+    with _own_cluster(environment):
+        environment.run_flow()  # type: ignore[attr-defined]  # environments with containers have it
     return 0
+
+
+@contextmanager
+def _own_cluster(environment: Environment) -> Iterator[None]:
+    """Open the Dask cluster that an environment asks for, if it does, and wait for its workers. Nobody adapts it."""
+    if (spec := environment.cluster()) is None:
+        yield
+        return
+    from dispatcher.executors.current import cluster_executor
+    from dispatcher.executors.dask_cluster.cluster import open_cluster
+    from dispatcher.runner.container.memory import oom_kills
+    from dispatcher.runner.scheduler_end import outcome_of
+
+    kills = oom_kills()
+
+    def end_process(end: SchedulerEnd) -> None:
+        sys.stderr.write(f"runner: {escaped(outcome_of(end, kills).message)}\n")
+        time.sleep(_LOST_GRACE)  # a flow that waits for the cluster fails by itself
+        os._exit(1)
+
+    with (
+        open_cluster(spec, os.environ, on_report=lambda _report: None, on_end=end_process) as cluster,
+        cluster_executor.using(cluster.executor()),
+    ):
+        cluster.wait()
+        yield
 
 
 if __name__ == "__main__":

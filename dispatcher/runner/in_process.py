@@ -301,6 +301,7 @@ def _load_and_invoke(
 ) -> tuple[Outcome, ExitCall | None]:
     try:
         environment = loader.load_environment(attempt.record, attempt.now, predicted=attempt.predicted)
+        loader.set_up(attempt.record, environment)
     except UnknownFeature:  # only a run that was claimed without a read can get here
         attempt.release()
         raise

@@ -22,6 +22,7 @@ from dispatcher.errors import (
     Permanent,
     PreemptInterrupt,
     RunInterrupt,
+    SchedulerInterrupt,
     TimeoutInterrupt,
     Transient,
 )
@@ -40,6 +41,7 @@ _CAUSES: Mapping[type[RunInterrupt], tuple[Cause, str]] = {
     TimeoutInterrupt: (Cause.DEADLINE, "ran longer than its timeout"),
     CancelInterrupt: (Cause.CANCELLED, "cancelled while it ran"),
     PreemptInterrupt: (Cause.PREEMPTED, "the worker shut down while it ran"),
+    SchedulerInterrupt: (Cause.KILLED, "the scheduler of its Dask cluster died while it ran"),
 }
 
 
@@ -62,8 +64,9 @@ class Invocation:
 
     ``body`` runs the flow with its executor. ``to_value`` serializes a result or an exception (its second argument says
     which), and raises InvalidInput if it can't. ``log_tail`` returns the last lines logged so far. ``failed`` is set if
-    the flow could not be loaded: then only its ``on_exit`` is called. ``explain`` corrects an outcome by what the place
-    where the flow runs knows of it.
+    the flow could not be loaded: then only its ``on_exit`` is called. ``prepare`` is called before ``on_start``, where
+    the flow can be interrupted already. ``explain`` corrects an outcome by what the place where the flow runs knows of
+    it.
     """
 
     run_id: str
@@ -79,6 +82,7 @@ class Invocation:
     log_tail: Callable[[], Sequence[str]] = _nothing
     guard: InterruptGuard = field(default_factory=InterruptGuard)
     failed: Outcome | None = None
+    prepare: Callable[[], None] | None = None
     explain: Callable[[Outcome], Outcome] = _as_it_is
 
 
@@ -173,6 +177,8 @@ def _run(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
 
 
 def _body(invocation: Invocation) -> Any:
+    if invocation.prepare is not None:
+        invocation.prepare()
     if invocation.on_start is not None:
         _call(invocation.on_start, "on_start")
         failpoint("flow.starting", invocation.run_id)

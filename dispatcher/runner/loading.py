@@ -24,6 +24,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, counting_broken_seals
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import Invocation, failure
+from dispatcher.runner.set_up import set_up_once
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features
@@ -69,6 +70,14 @@ class Loader:
             if predicted is not None and predicted.spec.kind != record.spec.kind:
                 raise SealBroken(f"run {record.id} is stored under another kind than its spec's: it is never opened")
         return environments.from_json(record.spec.environment, stored=True)
+
+    def set_up(self, record: Record, environment: Environment) -> None:
+        """Set up static infrastructure of an environment whose runs start in this process, once per content.
+
+        Raises:
+            Exception: what the environment's ``setup`` raises.
+        """
+        set_up_once(environment, self._storage(record), (record.spec.environment, record.spec.storage))
 
     def load(self, record: Record, environment: Environment, guard: InterruptGuard, capture: Capture) -> Invocation:
         """Load the attempt. If its flow or parameters can't be opened, the invocation has ``failed`` set.

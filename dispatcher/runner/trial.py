@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import MutableMapping
-from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import version
+from collections.abc import Mapping, MutableMapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dispatcher.errors import DispatcherError, InvalidSettings, ServerUnavailable, UnknownRun
@@ -22,6 +22,10 @@ from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.urls import shown
 
 _MESSAGE_FILE = "DISPATCHER__RUN__LAST_WORDS"
+
+#: Packages whose versions may matter to a flow's backend.
+PACKAGES = ("cloudpickle", "cryptography", "dask", "distributed")
+
 _MOST = 2000  # characters of a problem; a termination message has 4096 bytes
 
 
@@ -36,6 +40,7 @@ class TrialReport:
         instance: the installation's id there; empty if there is none, or the server wasn't reached.
         problem: why a run would not start; empty if it would.
         denied: the server was reached, and refused the user or its rights.
+        packages: versions of the packages of :data:`PACKAGES` that the image has.
     """
 
     version: str
@@ -44,6 +49,7 @@ class TrialReport:
     instance: str = ""
     problem: str = ""
     denied: bool = False
+    packages: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return JSON, in ASCII."""
@@ -53,13 +59,24 @@ class TrialReport:
     def parse(cls, text: str) -> TrialReport | None:
         """Parse what :meth:`to_json` returned; None for any other text, such as a newer release's or a runner's."""
         try:
-            data = json.loads(text)
+            data = {"packages": {}, **json.loads(text)}
             report = cls(**{field.name: data[field.name] for field in fields(cls)})
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
+        if not isinstance(report.packages, dict):
+            return None
         texts = (report.version, report.python, report.address, report.instance, report.problem)
+        texts += (*report.packages, *report.packages.values())
         valid = isinstance(report.denied, bool) and all(isinstance(text, str) for text in texts)
         return report if valid else None
+
+
+def installed_version(name: str) -> str | None:
+    """Return the version of a distribution that is installed here; None if it isn't."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def try_out(variables: MutableMapping[str, str]) -> TrialReport:
@@ -68,7 +85,8 @@ def try_out(variables: MutableMapping[str, str]) -> TrialReport:
     Args:
         variables: of this process; the secrets among them are removed.
     """
-    report = TrialReport(version=version("flow-dispatcher"), python=PYTHON)
+    found = {name: text for name in PACKAGES if (text := installed_version(name)) is not None}
+    report = TrialReport(version=version("flow-dispatcher"), python=PYTHON, packages=found)
     try:
         assignment = Assignment.take(variables, nonce="trial")
         report = replace(report, address=shown(assignment.url))

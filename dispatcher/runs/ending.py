@@ -34,6 +34,20 @@ def as_cancelled(record: Record, outcome: Outcome) -> Outcome:
     return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
 
 
+def not_started(record: Record, cause: Cause | None, message: str) -> Outcome:
+    """Return the outcome of an attempt for which ``start_within`` has passed.
+
+    Args:
+        record: the run.
+        cause: why it waited when that was last seen; None if it never was.
+        message: what came with the cause.
+    """
+    text = f"not started within {record.spec.options.start_within:g} s"
+    return Outcome(
+        cause=cause or Cause.DEADLINE, reason="start_within", message=f"{text}: {message}" if message else text
+    )
+
+
 def end(
     record: Record,
     now: float,
@@ -54,6 +68,7 @@ def end(
         final: no attempt follows, whatever the policy says.
     """
     outcome = as_cancelled(record, outcome)
+    workers = record.workers
     done = record.but(
         outcome=outcome,
         exit_call=exit_call or _exit_left(record),
@@ -62,6 +77,7 @@ def end(
         unknown_since=None,
         paused_since=None,
         wait=None,
+        workers=None if workers is None else workers.over(),
         times=times or record.times,
         leftovers=(*record.leftovers, *_infrastructure(record, now)),
     )
@@ -97,7 +113,7 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
     exited = _exited(after, now, final=False, due=now + delay)
     following = after.but(
         attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
-        last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None,
+        last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None, workers=None,
     )  # fmt: skip
     if delay > 0:
         return Change(before=record, after=following, events=(exited,), use=use.followed(record))

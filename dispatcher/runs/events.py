@@ -23,6 +23,7 @@ class EventKind(StrEnum):
     WAITING = "waiting"  #: why it waits has changed
     STARTED = "started"  #: the runner claimed the attempt (``on_start``)
     RELEASED = "released"  #: a claim was given back before anything ran
+    WORKERS = "workers"  #: the number of workers of its own cluster has changed, or one was lost
     CANCELLING = "cancelling"  #: a cancel was requested
     UNKNOWN = "unknown"  #: the infrastructure can't be observed any more
     SEEN = "seen"  #: it can be observed again
@@ -36,7 +37,9 @@ class Event:
 
     ``time`` is in seconds since the epoch by the server's clock. ``state`` is the run's state after it. ``data`` holds
     JSON values: ``owner`` when claimed; ``cause``, ``reason`` and ``message`` when waiting, none of them
-    once nothing holds it any more; ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final``
+    once nothing holds it any more; ``wanted``, ``running`` and ``lost``, the numbers of workers, with ``worker``,
+    ``cause``, ``reason``, ``message`` and ``exit_code`` of the last one lost and ``losses`` of several, when workers;
+    ``cause``, ``reason``, ``message``, ``exit_code``, ``on_exit`` and ``final``
     (True if the run ended with this attempt) when exited; and the ``due`` time if another attempt follows. ``name`` is
     the kind's word if it is one of another release, else empty.
     """
@@ -55,10 +58,11 @@ class Event:
     def id(self) -> str:
         """A deterministic id, by which a subscriber can deduplicate: ``run:attempt:kind``.
 
-        An attempt may wait for several reasons, one after the other: then the time is a part of it.
+        An attempt may wait for several reasons, one after the other, and its workers change: then the time is a part
+        of it.
         """
         kind = f"{self.run_id}:{self.attempt}:{self.name or self.kind}"
-        return f"{kind}:{self.time:.6f}" if self.kind is EventKind.WAITING else kind
+        return f"{kind}:{self.time:.6f}" if self.kind in _REPEATED else kind
 
     @property
     def final(self) -> bool:
@@ -106,13 +110,18 @@ class Event:
 
 _KINDS = frozenset(str(kind) for kind in EventKind)
 
+#: Kinds of which an attempt may have several events.
+_REPEATED = frozenset({EventKind.WAITING, EventKind.WORKERS})
+
 
 def _data(data: Fields) -> Mapping[str, Any]:
     """Check the types of the data on which readers of events rely."""
-    for name in ("cause", "reason", "message", "owner", "on_exit"):
+    for name in ("cause", "reason", "message", "owner", "on_exit", "worker"):
         data.optional_text(name)
     data.optional_number("due")
     data.flag("final", False)
     if data.data.get("exit_code") is not None:
         data.whole("exit_code", least=-HIGHEST)
+    for name in ("wanted", "running", "lost"):
+        data.whole(name, 0)
     return data.data

@@ -115,8 +115,11 @@ def note_wait(record: Record, now: float, *, wait: Wait | None) -> Change | None
         now: the server's clock, in seconds since the epoch.
         wait: what was observed; None: nothing holds it any more.
     """
-    if record.foreign or record.state not in UNSTARTED:
-        return None
+    return None if record.foreign or record.state not in UNSTARTED else set_wait(record, now, wait=wait)
+
+
+def set_wait(record: Record, now: float, *, wait: Wait | None) -> Change | None:
+    """Note why a run waits, as :func:`note_wait` does, whatever its state."""
     if wait is None:
         after = record.but(wait=None)
         events = (event(after, EventKind.WAITING, now),)

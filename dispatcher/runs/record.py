@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from dispatcher.errors import Malformed
+from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.spec import Spec, Unreadable, unreadable
 from dispatcher.runs.states import TERMINAL, Cause, State
@@ -63,6 +64,7 @@ class Record:
     last_cause: Cause | None = None  #: why it waits, or, once it runs, why it is being ended
     last_message: str = ""  #: the message that came with it
     wait: Wait | None = None  #: why it waits now, for people to see
+    workers: ClusterState | None = None  #: of its own cluster, if the attempt has one
     paused: float = 0.0  #: seconds that a quota queue held it, until ``paused_since``
     paused_since: float | None = None  #: since when a quota queue holds it
     times: Mapping[str, Mapping[str, float]] | None = None  #: attempt → moment of its infrastructure → time
@@ -126,6 +128,12 @@ class Record:
         if self.settled_at is None or self.outcome is None or self.state not in {State.RUNNING, State.CANCELLING}:
             return None
         return self.outcome.state
+
+    @property
+    def awaits_workers(self) -> bool:
+        """Return True if its runner has claimed the attempt, but waits for workers of its own cluster."""
+        waits = self.state is State.RUNNING and self.workers is not None and not self.workers.ready
+        return waits and self.settled_at is None
 
     @property
     def expires_at(self) -> float | None:
@@ -228,7 +236,7 @@ def _dump(value: Any) -> bytes | str:
             return value
         case None:
             return ""
-        case Outcome() | Wait():
+        case Outcome() | Wait() | ClusterState():
             return json.dumps(value.to_json())
         case Mapping() | tuple():
             return json.dumps(value)
@@ -325,6 +333,7 @@ _LOADERS: Mapping[str, Callable[[bytes], Any]] = {
     "spec_bytes": bytes,
     "state": _word(State, "record: state"),
     "wait": _optional(lambda raw: Wait.from_json(read_json(raw, "wait"))),
+    "workers": _optional(lambda raw: ClusterState.from_json(read_json(raw, "workers"))),
     "exit_call": _word(ExitCall, "record: exit_call"),
     "last_cause": _optional(_word(Cause, "record: last_cause")),
     "outcome": _optional(lambda raw: Outcome.from_json(read_json(raw, "outcome"))),

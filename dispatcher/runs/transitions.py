@@ -15,7 +15,8 @@ from typing import Any
 from dispatcher.errors import Refused
 from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
-from dispatcher.runs.ending import as_cancelled, end, requeue, retry_decision
+from dispatcher.runs.cluster_state import ClusterState
+from dispatcher.runs.ending import as_cancelled, end, not_started, requeue, retry_decision
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -66,14 +67,19 @@ def start_here(record: Record, now: float, *, owner: str, holder: str) -> Change
     )
 
 
-def intend(record: Record, now: float, *, epoch: int, request: Mapping[str, Any]) -> Change | None:
-    """Store the exact request to the backend before it is sent: CLAIMED → PROVISIONING."""
+def intend(
+    record: Record, now: float, *, epoch: int, request: Mapping[str, Any], workers: ClusterState | None = None
+) -> Change | None:
+    """Store the exact request to the backend before it is sent: CLAIMED → PROVISIONING.
+
+    With ``workers``, the attempt gets a cluster of its own; they are created once a runner has claimed the attempt.
+    """
     _fence(record, epoch)
     if record.state is State.PROVISIONING:
         return None
     if record.state is not State.CLAIMED:  # cancelled meanwhile
         raise Refused(f"run {record.id} is {record.state}, not CLAIMED")
-    after, events = _walk(record.but(request=request), now, State.PROVISIONING)
+    after, events = _walk(record.but(request=request, workers=workers), now, State.PROVISIONING)
     return Change(before=record, after=after, events=events, use=use.claimed(record))
 
 
@@ -290,13 +296,10 @@ def tick(record: Record, now: float) -> Change | None:
             return end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
         return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
-        cause = record.last_cause or Cause.DEADLINE
-        message = f"not started within {record.spec.options.start_within:g} s"
-        if record.last_message:
-            message += f": {record.last_message}"
-        if not record.verified and retry_decision(record, cause).repeat:
+        outcome = not_started(record, record.last_cause, record.last_message)
+        if not record.verified and retry_decision(record, outcome.cause).repeat:
             return None
-        return end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
+        return end(record, now, outcome, None)
     return None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,7 @@ def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ign
             left.pop(line["uid"], None)
     violations = [f"{name} was created {n} times" for name, n in made.items() if n > 1]
     violations += [f"{name} was created and not deleted" for name in left.values()]
+    violations += _wrong_workers(lines)
     ours = {
         object_name(record.id, attempt)
         for record in records.runs.get_many(runs)
@@ -132,6 +133,18 @@ def wrong_in_service(folder: Path, records: Records, runs: Sequence[str], *, ign
     }
     gone_runs = {object_name(run_id, attempt) for run_id in ignored for attempt in range(1, 10)}
     return violations + [f"{name} belongs to no attempt" for name in made.keys() - ours - gone_runs]
+
+
+def _wrong_workers(lines: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the violations of workers of containers: no two of one name live at a time, and all are deleted."""
+    violations, alive = [], set()
+    for line in lines:
+        if line["what"] == "worker created":
+            violations += [f"worker {line['name']} was created while it lived"] if line["name"] in alive else []
+            alive.add(line["name"])
+        elif line["what"] == "worker deleted":
+            alive.discard(line["name"])
+    return violations + [f"worker {name} was created and not deleted" for name in sorted(alive)]
 
 
 def leaks(server: str, secrets: Iterable[str], files: Iterable[Path]) -> list[str]:

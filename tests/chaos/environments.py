@@ -19,4 +19,4 @@ def environment_of(backend: str, folder: Path, service: Path) -> Environment:
             return LocalEnvironment(**account)
         case "remote":
             return RemoteEnvironment(**account)
-    return FakeEnvironment(service, **account)
+    return FakeEnvironment(service, workers=(2, 3), **account)

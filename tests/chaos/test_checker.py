@@ -85,6 +85,16 @@ class TestService:
         folder = _ledger(tmp_path, ("created", name), ("deleted", name))
         assert wrong_in_service(folder, records, [run.id]) == [f"{name} belongs to no attempt"]
 
+    def test_workers(self, tmp_path: Path, records: Records, run: Record) -> None:
+        made, gone = ("worker created", "c.w1"), ("worker deleted", "c.w1")
+        assert wrong_in_service(_ledger(tmp_path, made, gone, made, gone), records, [run.id]) == []
+        assert wrong_in_service(_ledger(tmp_path, made, made, gone), records, [run.id]) == [
+            "worker c.w1 was created while it lived"
+        ]
+        assert wrong_in_service(_ledger(tmp_path, made), records, [run.id]) == [
+            "worker c.w1 was created and not deleted"
+        ]
+
 
 class TestSecrets:
     def test_nowhere(self, tmp_path: Path, server_url: str, run: Record) -> None:

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,9 @@ from tests.integration.docker_engine import docker
 from tests.integration.workers import ROOT
 
 IMAGE = "flow-dispatcher-runner:cloud"
+#: With all that a worker of any backend on a cluster and the pods of a Dask cluster import; numpy is for Dask arrays.
 WORKER_IMAGE = "flow-dispatcher-worker:cloud"
+WORKER_ARGUMENTS = ("--build-arg", "EXTRAS=[dask-kubernetes]", "--build-arg", "INSTALL=numpy>=2,<3")
 
 
 def _skip_or_fail(reason: str) -> None:
@@ -48,12 +52,12 @@ def image(cluster: str) -> str:
 
 @pytest.fixture(scope="session")
 def worker_image(cluster: str) -> str:
-    """Name of a worker's image, the runner's with the extra."""
-    return os.environ.get("DISPATCHER_TEST_WORKER_IMAGE") or _loaded(WORKER_IMAGE, "--build-arg", "EXTRAS=[kubernetes]")
+    """Name of a worker's image, the runner's with the extras; flows on Dask clusters run in it, too."""
+    return os.environ.get("DISPATCHER_TEST_WORKER_IMAGE") or _loaded(WORKER_IMAGE, *WORKER_ARGUMENTS)
 
 
 def _loaded(image: str, *arguments: str) -> str:
-    """Build an image of ours and load it into the cluster; return its name."""
+    """Build an image of ours and load it into the cluster, once per run of the tests; return its name."""
     loader, base = os.environ.get("DISPATCHER_TEST_IMAGE_LOADER"), os.environ.get("DISPATCHER_TEST_BASE_IMAGE")
     if not loader:
         _skip_or_fail(
@@ -61,12 +65,53 @@ def _loaded(image: str, *arguments: str) -> str:
             "'kind load docker-image')"
         )
     arguments = (*arguments, "--build-arg", f"BASE={base}") if base else arguments
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    marker = Path(tempfile.gettempdir(), f"flow-dispatcher-tests-{os.getuid()}-{run}-{image.replace(':', '-')}")
     with _FileLock("image"):
+        if run and marker.exists():
+            return image
         docker("build", "-q", "--network", "host", *arguments, "-f", str(ROOT / "compose/Dockerfile"), "-t", image,
                str(ROOT))  # fmt: skip
         result = subprocess.run([*shlex.split(str(loader)), image], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+        assert result.returncode == 0, result.stdout + result.stderr
+        if run:
+            marker.touch()
     return image
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateImage:
+    """An image in a registry with a password, by an address that the nodes pull from.
+
+    ``config`` is the folder of Docker's configuration with the login.
+    """
+
+    image: str
+    address: str
+    user: str
+    password: str
+    config: str
+
+
+@contextmanager
+def pushed(image: str, name: str, config: Path) -> Iterator[PrivateImage]:
+    """Push an image of the Docker engine to the tests' registry under a name; skip without a registry.
+
+    The login goes to ``config``, not to the user's own configuration, which a kubelet of this machine may read.
+    """
+    variable = "DISPATCHER_TEST_REGISTRY"
+    address = os.environ.get(variable)
+    if not address:
+        pytest.skip(f"{variable} names no registry with a password")
+    user, password = (os.environ.get(f"{variable}_{part}", "") for part in ("USER", "PASSWORD"))
+    docker("--config", str(config), "login", "-u", user, "-p", password, address)
+    full_name = f"{address}/flows/{name}:tests"
+    docker("tag", image, full_name)
+    docker("--config", str(config), "push", "-q", full_name)
+    try:
+        yield PrivateImage(image=full_name, address=address, user=user, password=password, config=str(config))
+    finally:
+        docker("rmi", full_name, check=False)
 
 
 class _FileLock:

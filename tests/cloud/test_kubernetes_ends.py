@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from dispatcher import Cause, DockerStorage, Retry, Run, State
 from tests.cloud import flows, k8s
+from tests.cloud.conftest import PrivateImage, pushed
 from tests.cloud.sandbox import Sandbox
 from tests.integration.docker_engine import docker
 
@@ -18,9 +18,6 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 TWO = {"a": 1, "b": 2}
 HUGE = {"requests": {"cpu": "1000"}}
 NOWHERE = "nowhere.invalid/flows:1"
-
-REGISTRY = "DISPATCHER_TEST_REGISTRY"
-
 
 #: A module that hides the package of its name. The runner imports it, and hangs.
 SLOW = "import sys, time; print('importing', file=sys.stderr, flush=True); time.sleep(300)"
@@ -37,21 +34,9 @@ def slow_to_import(image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def private(image: str, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Image of the runner in a registry with a password, by an address that the nodes pull from."""
-    address = os.environ.get(REGISTRY)
-    if not address:
-        pytest.skip(f"{REGISTRY} names no registry with a password")
-    user, password = (os.environ.get(f"{REGISTRY}_{name}", "") for name in ("USER", "PASSWORD"))
-    config = str(tmp_path_factory.mktemp("docker"))  # not the user's: a kubelet of this machine may read that
-    docker("--config", config, "login", "-u", user, "-p", password, address)
-    name = f"{address}/flows/runner:tests"
-    docker("tag", image, name)
-    docker("--config", config, "push", "-q", name)
-    try:
-        yield {"image": name, "user": user, "password": password, "address": address, "config": config}
-    finally:
-        docker("rmi", name, check=False)
+def private(image: str, cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateImage]:
+    with pushed(image, "runner", tmp_path_factory.mktemp("docker")) as private:
+        yield private
 
 
 @pytest.fixture(scope="module")
@@ -177,12 +162,10 @@ def test_admission_that_refuses(sandbox: Sandbox, runs: dict[str, Run[Any]]) -> 
     assert "no flows on Fridays" in str(error)
 
 
-def test_a_private_registry_with_and_without_its_secret(
-    sandbox: Sandbox, worker: None, private: dict[str, str]
-) -> None:
-    arguments = {"image": private["image"], "image_pull_policy": "Always"}
+def test_a_private_registry_with_and_without_its_secret(sandbox: Sandbox, worker: None, private: PrivateImage) -> None:
+    arguments = {"image": private.image, "image_pull_policy": "Always"}
     without = sandbox.submit(flows.add, TWO, environment=arguments, start_within=30)
-    login = [f"--docker-{name}={private[key]}" for name, key in (
+    login = [f"--docker-{name}={getattr(private, key)}" for name, key in (
         ("server", "address"), ("username", "user"), ("password", "password"))]  # fmt: skip
     k8s.kubectl("create", "secret", "docker-registry", "registry", "-n", sandbox.name, *login)
     allowed = sandbox.submit(flows.add, TWO, environment={**arguments, "image_pull_secrets": ["registry"]})
@@ -192,21 +175,21 @@ def test_a_private_registry_with_and_without_its_secret(
     assert stored.result() == {"greeting": "from the image", "image": True}
     docker("rmi", "-f", *images)
     error = sandbox.expect_end(without, State.CRASHED, Cause.IMAGE_PULL)
-    assert private["address"] in str(error)
+    assert private.address in str(error)
 
 
-def submit_from_image(sandbox: Sandbox, private: dict[str, str]) -> tuple[Run[Any], list[str]]:
+def submit_from_image(sandbox: Sandbox, private: PrivateImage) -> tuple[Run[Any], list[str]]:
     """Build and push an image with a flow, and submit it; return the run and the image's names."""
     pytest.importorskip("docker", reason="the extra 'docker' isn't installed")
     storage = DockerStorage(
-        registry_url=f"{private['address']}/flows",
-        base_image=private["image"],
+        registry_url=f"{private.address}/flows",
+        base_image=private.image,
         local_image=True,
         env_vars={"GREETING": "from the image"},
     )
     storage.add_flow(flows.code_location)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DOCKER_CONFIG", private["config"])
+        patch.setenv("DOCKER_CONFIG", private.config)
         storage.build()
     assert "@sha256:" in str(storage.image)
     environment = sandbox.environment(image_pull_secrets=["registry"])

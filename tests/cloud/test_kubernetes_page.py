@@ -1,4 +1,4 @@
-"""The blocks of docs/kubernetes.md that need a cluster, executed on a real one."""
+"""The blocks of pages that need a cluster, executed on a real one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.k8s import PAGE, kubectl
+from tests.cloud.k8s import DASK_PAGE, PAGE, kubectl
 from tests.cloud.sandbox import Sandbox
 from tests.conftest import PYTHON
 from tests.integration.workers import KEYS, ROOT
@@ -17,7 +17,12 @@ from tests.integration.workers import KEYS, ROOT
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 
-def test_the_page_does_what_it_says(sandbox: Sandbox, image: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [PAGE, DASK_PAGE], ids=lambda page: page.stem)
+def test_the_page_does_what_it_says(
+    page: Path, sandbox: Sandbox, image: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if page == DASK_PAGE:
+        image = request.getfixturevalue("worker_image")
     kubectl("delete", "namespace", "flows", "--ignore-not-found", "--wait=true")
     environment = {
         **os.environ,
@@ -30,7 +35,7 @@ def test_the_page_does_what_it_says(sandbox: Sandbox, image: str, tmp_path: Path
     }
     try:
         result = subprocess.run(
-            [PYTHON, "-m", "tests.docs.run_page", str(PAGE), "--cluster"],
+            [PYTHON, "-m", "tests.docs.run_page", str(page), "--cluster"],
             cwd=tmp_path,
             env=environment,
             capture_output=True,
@@ -41,4 +46,4 @@ def test_the_page_does_what_it_says(sandbox: Sandbox, image: str, tmp_path: Path
     finally:
         kubectl("delete", "namespace", "flows", "--ignore-not-found", "--wait=false")
     assert result.returncode == 0, f"{result.stdout[-4000:]}{result.stderr[-4000:]}"
-    assert "torn down" in result.stdout or "running" in result.stdout
+    assert page == DASK_PAGE or "torn down" in result.stdout or "running" in result.stdout

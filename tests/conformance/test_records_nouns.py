@@ -13,6 +13,7 @@ from dispatcher.errors import LeasePassed
 from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.records.rejections import Rejected, Tally
+from dispatcher.records.static import StaticObject
 from dispatcher.records.users import AttemptScope
 from dispatcher.records.workers import WorkerInfo
 from dispatcher.runs import transitions
@@ -170,6 +171,37 @@ def test_an_unused_queue_is_retired_and_registered_again(store: Store) -> None:
     start(later, waiting)
     even_later = store.later(200)
     assert set(even_later.queues.retire(unused_for=60)) >= {"local:busy"}
+
+
+def test_a_static_object_is_known_from_before_its_creation_until_it_is_forgotten(store: Store) -> None:
+    thing = StaticObject(backend="fake", place='eu "1"', name="flows/secret-1")
+    assert store.records.static.known() == {}
+    store.records.static.expect(thing)
+    assert 0 <= store.records.static.known()[thing] < 60
+    assert store.records.static.age(thing, "w1") is None
+    later = store.later(100)
+    assert 100 <= later.static.known()[thing] < 160
+    assert not later.static.forget(thing, unused_for=600)
+    assert list(later.static.known()) == [thing]
+    assert later.static.forget(thing, unused_for=60)
+    assert later.static.forget(thing, unused_for=60)  # as after a lost reply
+    assert later.static.known() == {}
+
+
+def test_each_worker_notes_static_objects_by_itself_and_any_note_is_a_use(store: Store) -> None:
+    thing = StaticObject(backend="fake", place="", name="secret-1")
+    store.records.static.note(thing, "w1")
+    later = store.later(100)
+    later.static.note(thing, "w2")
+    ages = [later.static.age(thing, worker) for worker in ("w1", "w2", "w3")]
+    assert ages[0] is not None
+    assert ages[1] is not None
+    assert 100 <= ages[0] < 160
+    assert 0 <= ages[1] < 60
+    assert ages[2] is None
+    assert not later.static.forget(thing, unused_for=60)
+    store.records.static.note(thing, "w1")  # its clock is behind: the later use counts
+    assert later.static.known()[thing] < 60
 
 
 def test_users_are_listed_until_they_are_removed(records: Records) -> None:

@@ -40,7 +40,8 @@ class AssignedRun:
         if isinstance(flow, str):
             self.run_id = flow
         else:
-            environment = FakeEnvironment(directory, on_exit=options.pop("on_exit", None))
+            of_place = {name: options.pop(name) for name in ("on_exit", "on_start", "workers") if name in options}
+            environment = FakeEnvironment(directory, scheduler="workers" in of_place or None, **of_place)
             self.run_id = bench.submit(flow, options.pop("parameters", None), environment=environment, **options)
         record = self._step(partial(transitions.claim, owner="somebody"))
         self.epoch = record.epoch

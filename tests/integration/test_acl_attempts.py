@@ -127,7 +127,7 @@ FORBIDDEN: list[tuple[str, ...]] = [
     ("HSET", _run(RUN), "state", "SUCCEEDED"),
     ("XADD", _run(RUN, ":events"), "*", "x", "x"),
     ("HSET", f"{INSTANCE}::blob:{BLOB}", "0", "x"),
-    ("FCALL", script("append").name, "2", _run(OTHER, ":logs"), _run(OTHER, ":lines"), _run(OTHER), "60", "1"),
+    ("FCALL", script("append").name, "2", _run(OTHER, ":logs"), _run(OTHER, ":lines"), _run(OTHER), "60", "1", "1"),
     ("ACL", "SETUSER", "attempt", "+@all"),
     ("ACL", "WHOAMI"),
     ("CONFIG", "GET", "*"),

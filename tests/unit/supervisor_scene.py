@@ -7,14 +7,17 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
-from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request
+from backends.base import Backend, Changed, Found, Handle, Observation, Phase, Request, WorkerState
+from backends.fake_workers import FakeWorkers, play
 from dispatcher.records.base import Records
 from dispatcher.records.memory import open_memory
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
+from dispatcher.runs.cluster import WorkerReport
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
@@ -75,6 +78,46 @@ class ScriptedBackend(Backend):
 
     def orphans(self, instance: str) -> list[Found]:
         return self.listed
+
+
+class ScaledBackend(FakeWorkers, ScriptedBackend):
+    """Has workers in a folder, whose states a test sets; see :mod:`backends.fake_workers`.
+
+    Args:
+        directory: the folder.
+        least: workers with which an attempt starts.
+        most: workers that may live at a time; 0: none.
+        play: the state in which each is created.
+    """
+
+    def __init__(self, directory: Path, least: int = 1, most: int = 2, play: str = "run") -> None:
+        super().__init__()
+        self.directory = directory
+        self.bounds = {"min": least, "max": most, "play": play}
+        self.most_alive = 0
+
+    def prepare(self, attempt: Attempt) -> Request:
+        return {**super().prepare(attempt), "workers": self.bounds}
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        handle = super().submit(request, secrets)
+        (self.directory / f"{handle['name']}.json").touch()
+        return {**handle, "directory": str(self.directory), "uid": f"uid of {handle['name']}"}
+
+    def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        super().create_workers(handle, request, names)
+        self.most_alive = max(self.most_alive, sum(alive(state) for state in self.workers(handle)))
+
+    def play(self, name: str, state: str, *, log: Sequence[str] = (), container: str = "") -> None:
+        """Let a worker of the only attempt be in another state; then the watch reports a change."""
+        containers = [container] if container else [file.stem for file in self.directory.glob("*.json")]
+        play(self.directory, containers[-1], name, state, log=log)
+        self.changed(containers[-1], "")
+
+
+def alive(state: WorkerState) -> bool:
+    """Return True if a worker hasn't ended."""
+    return state.observation.phase not in {Phase.ENDED, Phase.GONE}
 
 
 class CountingRuns:
@@ -164,8 +207,17 @@ class Scene:
 
         wait_until(ticked, awaited)
 
-    def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
+    def report(
+        self, record: Record, about: ReportKind, outcome: Outcome | None = None, workers: WorkerReport | None = None
+    ) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
-        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
+        report = Report(
+            run_id=record.id,
+            attempt=record.attempt,
+            kind=about,
+            outcome=outcome or Outcome(),
+            holder="pod" if about is ReportKind.CLAIMED else "",
+            workers=workers,
+        )
         self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))

@@ -83,7 +83,7 @@ def test_parts_on_a_cluster_are_left_out_without_one(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("KUBECONFIG", raising=False)
     clustered = [part for part in parts() if part.name.startswith("kubernetes-")]
 
-    assert [part.lacks() for part in clustered] == ["KUBECONFIG names no cluster"] * 3
+    assert [part.lacks() for part in clustered] == ["KUBECONFIG names no cluster"] * 4
 
 
 @pytest.mark.parametrize(

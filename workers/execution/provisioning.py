@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends.base import Backend, Handle
-from dispatcher.errors import DispatcherError, Permanent, Refused, SpecUsed, Transient
+from backends.base import Backend, Handle, Request, Scaled
+from dispatcher.errors import DispatcherError, Permanent, Refused, ServerUnavailable, SpecUsed, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
 from dispatcher.records.leases import Lease
@@ -25,6 +26,7 @@ from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs import infrastructure, transitions
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.change import Change
+from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features
@@ -37,6 +39,7 @@ from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.tracebacks import described, message_of
 from workers.attempt_users import AttemptUsers
+from workers.execution.set_up import set_up
 from workers.refusal import refusal
 from workers.updates import try_update
 
@@ -137,11 +140,12 @@ class Provisioner:
         record = claim.after
         try:
             request = self._request(record)
+            workers = self._workers(record, request["body"])
         except Exception as error:
             permanent = as_permanent(error, record, "prepare", self.owner)
             return claim.then(self._end(record, permanent)(record, now))
         failpoint("provision.prepared", record.id)
-        return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request))
+        return claim.then(transitions.intend(record, now, epoch=record.epoch, request=request, workers=workers))
 
     def create(self, record: Record, write: RecentWrite | None = None) -> Record:
         """Send the stored request and store the answer. Return the record after that."""
@@ -156,7 +160,7 @@ class Provisioner:
             return self.records.runs.get(record.id)[0]
 
     def send(self, record: Record, write: RecentWrite | None = None) -> Handle:
-        """Send the stored request, which creates the infrastructure or adopts it.
+        """Send the stored request, which creates the infrastructure or adopts it, after what it shares with others.
 
         Unless the request was stored a moment ago, check first that the attempt is open. While this process was
         suspended, another worker may have sent the request, seen the end and torn the infrastructure down; the
@@ -164,6 +168,7 @@ class Provisioner:
 
         Raises:
             Permanent, Transient: as :meth:`~backends.base.Backend.submit`. Any other error of the backend is Permanent.
+            ServerUnavailable: the records can't be reached.
             Refused: the attempt has ended.
             UnknownRun: its record is gone.
             SealBroken, SpecUsed: the request isn't one of this attempt, or the attempt is over.
@@ -180,14 +185,23 @@ class Provisioner:
         variables = self._secrets(record)
         if self.users is not None:
             variables |= self.users.make(record)
-        try:
-            handle = self.backend(record.spec.route.backend).submit(request["body"], variables)
-        except Transient:
-            raise
-        except Exception as error:
-            raise as_permanent(error, record, "submit", self.owner) from error
+        with self._permanent_errors(record, "set_up"):
+            backend = self.backend(record.spec.route.backend)
+            set_up(self.records, backend, request["body"], worker=self.owner)
+        with self._permanent_errors(record, "submit"):
+            handle = backend.submit(request["body"], variables)
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
+
+    @contextmanager
+    def _permanent_errors(self, record: Record, call: str) -> Iterator[None]:
+        """Raise an error of the backend's method ``call`` as Permanent, unless another try may succeed."""
+        try:
+            yield
+        except (Transient, ServerUnavailable):
+            raise
+        except Exception as error:
+            raise as_permanent(error, record, call, self.owner) from error
 
     def _check_stored(self, record: Record, request: Mapping[str, Any]) -> None:
         """Check that a worker stored the request for this attempt, before it is sent.
@@ -260,6 +274,14 @@ class Provisioner:
         body = backend.prepare(attempt)
         request = {"shard": attempt.shard, "epoch": record.epoch, "body": body}
         return self.keys.engine.sealed(record.id, record.attempt, Stored.REQUEST, request)
+
+    def _workers(self, record: Record, body: Request) -> ClusterState | None:
+        """Return the state in which the attempt's own cluster begins; None if it has none."""
+        backend = self.backend(record.spec.route.backend)
+        if not isinstance(backend, Scaled) or backend.max_workers(body) <= 0:
+            return None
+        first = len(backend.first_workers(body))
+        return ClusterState(least=first, wanted=first, ready=first == 0)
 
     def _secrets(self, record: Record) -> dict[str, str]:
         """Return the runner's secrets. They are derived, so that the next owner sends the same."""

@@ -43,7 +43,7 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
         now: the server's clock.
         silent: whether its runner, which could have reported, has been silent for long.
     """
-    unwanted = record.state is State.CANCELLING or overdue(record, now - TIMEOUT_MARGIN)
+    unwanted = _is_unwanted(record, now)
     if observation.phase is Phase.UNSEEN:
         return Judgement(delete=unwanted)
     node_lost = observation.cause is Cause.NODE_LOST and observation.exit_code is None
@@ -63,6 +63,12 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
     if stopped and record.state is State.RUNNING:  # preempted by a quota queue or a person: the runner was told to stop
         return Judgement(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), delete=True)
     return Judgement(step=partial(_note, observation=observation))
+
+
+def _is_unwanted(record: Record, now: float) -> bool:
+    """Return True if an attempt is to be ended: its runner is told by the deletion of its infrastructure."""
+    failed = _failure(record) is not None
+    return failed or record.state is State.CANCELLING or overdue(record, now - TIMEOUT_MARGIN)
 
 
 def _note(record: Record, now: float, *, observation: Observation) -> Change | None:
@@ -98,6 +104,8 @@ def explained(
     """
     if not told_to_stop(outcome):
         return outcome
+    if (failure := _failure(record)) is not None:
+        return replace(failure, traceback=outcome.traceback)
     if overdue(record, now):
         return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_timeout_message(record))
     if record.last_cause is not None and (observation is None or observation.cause in _VAGUE):
@@ -119,7 +127,8 @@ def explainable(record: Record, outcome: Outcome, observation: Observation | Non
     if not told_to_stop(outcome):
         return False
     settled = record.outcome is not None and not told_to_stop(record.outcome)
-    if settled or record.state is State.CANCELLING or overdue(record, now) or record.last_cause is not None:
+    known = _failure(record) is not None or record.last_cause is not None
+    if settled or known or record.state is State.CANCELLING or overdue(record, now):
         return False
     if (
         observation is None or observation.tentative
@@ -150,7 +159,14 @@ def overdue(record: Record, now: float) -> bool:
     return timeout is not None and record.started_at + timeout <= now
 
 
+def _failure(record: Record) -> Outcome | None:
+    """Return the outcome with which an attempt is being ended because its cluster can't be had; else None."""
+    return None if record.workers is None or record.settled_at is not None else record.workers.failure
+
+
 def _outcome(record: Record, observation: Observation, now: float) -> Outcome:
+    if (failure := _failure(record)) is not None:
+        return failure
     missing = Cause.KILLED if observation.phase is Phase.GONE else Cause.RESULT_MISSING
     cause = observation.cause or missing
     message = observation.message or "its infrastructure ended without a report"

@@ -81,9 +81,8 @@ class SupervisorManager:
             if time.monotonic() >= self._next_round:
                 self._next_round = time.monotonic() + self._settings.timing.poll
                 self._round(records)
-                waits = []
             else:
-                waits = self._tick_supervisors()
+                self._tick_supervisors()
         except ServerUnavailable:
             for supervisor in self._supervisors:
                 supervisor.note_outage()
@@ -92,6 +91,7 @@ class SupervisorManager:
             self._last_tick = time.monotonic()
             self._next_round = max(self._next_round, self._last_tick + MIN_TICK_INTERVAL)
             self._ticked.set()
+        waits = (supervisor.next_in for supervisor in self._supervisors)
         return min([max(0.0, self._next_round - time.monotonic()), *waits])
 
     def cancel_requested(self, shard: str, run_id: str) -> None:
@@ -129,14 +129,11 @@ class SupervisorManager:
             with self._isolated(f"the supervisor of {family}"):
                 supervisor.round(peers, dead)
 
-    def _tick_supervisors(self) -> list[float]:
+    def _tick_supervisors(self) -> None:
         """Tick all. A defect of one backend is no other's; its next round is soon."""
-        waits = []
         for supervisor in self._supervisors:
             with self._isolated(f"the supervisor of {supervisor.family}"):
-                wait = supervisor.tick()
-                waits += [] if wait is None else [wait]
-        return waits
+                supervisor.tick()
 
     def _add_supervisors(self) -> None:
         """Create the supervisors that are missing: all at first, then those whose backend couldn't be created."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from dispatcher.errors import SealBroken
+from backends.base import Request
+from dispatcher.errors import Refused, SealBroken
 from dispatcher.records.base import Records
 from dispatcher.records.rejections import Rejected, count_rejection
 from dispatcher.records.runs import Transition
@@ -78,6 +79,22 @@ class RecordVerifier:
                 self._reject(record, problem, partial(infrastructure.drop_leftover, leftover=leftover))
                 record = record.but(leftovers=tuple(other for other in record.leftovers if other is not leftover))
         return slim_leftovers(record)
+
+    def request(self, record: Record) -> Request:
+        """Read the stored request of a run's attempt, which cached records don't hold, and return its body.
+
+        Raises:
+            UnknownRun: its record is gone.
+            Refused: the attempt has ended.
+            SealBroken: no worker stored the request for this attempt.
+        """
+        stored, _ = self.records.runs.get(record.id)
+        if not infrastructure.is_open(stored, record.attempt):
+            raise Refused(f"attempt {record.attempt} of run {record.id} is closed: nothing is created for it")
+        request = stored.request or {}
+        self.seal.check(record.id, record.attempt, Stored.REQUEST, request)
+        body: Request = request["body"]
+        return body
 
     def _seal_problem(self, run_id: str, attempt: Any, request: Any, handle: Any) -> str:
         try:

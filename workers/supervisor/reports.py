@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 #: Entries read at once.
 PAGE = 1000
 
+_SIGNS_OF_LIFE = frozenset({ReportKind.ALIVE, ReportKind.WORKERS, ReportKind.UNKNOWN})
+
 #: Seconds for which an end waits that the runner can't explain. A node reports why it stopped a pod only after its end,
 #: and a Job's controller only after its pods are gone, which took a busy node more than 5 s.
 EXPLANATION_TIMEOUT = 20.0
@@ -167,7 +169,9 @@ class Reports:
         if report.attempt != record.attempt:
             raise Refused(f"attempt {report.attempt} of run {record.id} is closed")
         self._heartbeats.received(record.id)
-        if report.kind in {ReportKind.ALIVE, ReportKind.UNKNOWN}:
+        if report.workers is not None:
+            self._heartbeats.workers_reported(record, report.workers)
+        if report.kind in _SIGNS_OF_LIFE:
             return
         ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
         if (

@@ -9,6 +9,7 @@ shard's lease (:mod:`workers.supervisor.record_writer`).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,6 +40,7 @@ from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.record_writer import RecordWriter
 from workers.supervisor.reports import Reports
 from workers.supervisor.request_threads import RequestThreads
+from workers.supervisor.scaling import Scaling
 from workers.supervisor.shards import Shards
 from workers.supervisor.teardown import Teardown
 from workers.supervisor.unclaimed_starts import UnclaimedStarts
@@ -84,6 +86,7 @@ class Supervisor:
         self._log_tails = log_tails = LogTails(records, backend, wake)
         self._unclaimed = UnclaimedStarts(backend, wake)
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)
+        self._scaling = Scaling(backend, verifier, writer, self._heartbeats, requests, owner=owner)
         leftovers = RecordCache(records, verifier.with_verified_leftovers)
         leftovers_writer = RecordWriter(records.runs, leftovers, shards, clock)
         self._crash_reports = crash_reports = CrashReports(records, backend, wake)
@@ -121,7 +124,9 @@ class Supervisor:
         self._refresh()
         self._teardown.expedite(self._changes.run_ids(self._changes.take()))  # of cached runs, all are observed next
         self._work_in_portions(list(self._cache))
-        self._heartbeats.retain({record.id for record in self._cache})
+        run_ids = {record.id for record in self._cache}
+        self._heartbeats.retain(run_ids)
+        self._scaling.retain(run_ids)
         self._unclaimed.retain(self._cache)
         if (
             self._cache.complete and self._teardown.complete
@@ -129,11 +134,13 @@ class Supervisor:
             self._orphans.sweep(lambda: self._shards.held)
             self._users.sweep(list(self._cache), self._shards.held)
 
-    def tick(self) -> float | None:
-        """Act on what has changed since the last tick or round: reports, answers, infrastructure, cancel requests.
+    @property
+    def next_in(self) -> float:
+        """Seconds until the next tick is needed; infinite if that isn't known."""
+        return min(self._scaling.next_in, READ_INTERVAL if self._changes.has_unmatched else math.inf)
 
-        Return the seconds until the next tick is needed; None if that isn't known.
-        """
+    def tick(self) -> None:
+        """Act on what has changed since the last tick or round: reports, answers, infrastructure, cancel requests."""
         cancelled = self._take_cancelled()
         changes = self._changes.take()
         if self._changes.has_unmatched:
@@ -143,7 +150,6 @@ class Supervisor:
         else:
             records = {record.id: record for record in [*cancelled, *self._changed_runs(changes)]}
             self._work(list(records.values()))
-        return READ_INTERVAL if self._changes.has_unmatched else None
 
     def note_outage(self) -> None:
         """Note that the server was unavailable: no runner could report, and the server may have lost its users."""
@@ -213,6 +219,7 @@ class Supervisor:
             if record.handle is None and self._cache.get(record.id) is record:
                 with self._isolation.run(record.id):
                     self._attempt_requests.create(record)
+        self._scaling.work(ours, now)
         self._log_tails.store(self._shards)
         self._crash_reports.store(self._shards)
         self._teardown.work(now)

@@ -17,6 +17,7 @@ from dispatcher.records.memory.queues import MemoryQueues
 from dispatcher.records.memory.rejections import MemoryRejections
 from dispatcher.records.memory.runs import MemoryRuns, Neighbors
 from dispatcher.records.memory.shared import SharedState
+from dispatcher.records.memory.static import MemoryStaticObjects
 from dispatcher.records.memory.users import MemoryUsers
 from dispatcher.records.memory.workers import MemoryWorkers
 
@@ -52,5 +53,6 @@ def open_memory(*, clock: Callable[[], float] = time.time, bell: Bell | None = N
         inbox=neighbors.inbox,
         rejections=MemoryRejections(shared),
         users=MemoryUsers(shared),
+        static=MemoryStaticObjects(shared),
         close=neighbors.events.close,
     )

@@ -14,13 +14,14 @@ class MemoryLogs(Logs):
     def __init__(self, shared: SharedState) -> None:
         self._shared = shared
         self._lines: dict[str, list[Line]] = {}
-        self._last_numbers: dict[tuple[str, int], int] = {}
+        self._last_numbers: dict[tuple[str, int, str], int] = {}
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
         with self._shared.changed:
             for line in lines:
-                if line.number > self._last_numbers.get((run_id, line.attempt), 0):
-                    self._last_numbers[run_id, line.attempt] = line.number
+                key = (run_id, *line.numbering)
+                if line.number > self._last_numbers.get(key, 0):
+                    self._last_numbers[key] = line.number
                     self._lines.setdefault(run_id, []).append(line)
             self._shared.changed.notify_all()
 
@@ -40,5 +41,5 @@ class MemoryLogs(Logs):
             del self._last_numbers[key]
 
     def count(self) -> int:
-        """Count the runs and attempts that have lines."""
+        """Count the runs, and the numberings of their lines."""
         return len(self._lines) + len(self._last_numbers)

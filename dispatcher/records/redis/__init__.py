@@ -48,6 +48,7 @@ def open_redis(
     from dispatcher.records.redis.queues import RedisQueues
     from dispatcher.records.redis.rejections import RedisRejections
     from dispatcher.records.redis.runs import RedisRuns
+    from dispatcher.records.redis.static import RedisStaticObjects
     from dispatcher.records.redis.users import RedisUsers
     from dispatcher.records.redis.workers import RedisWorkers
 
@@ -81,6 +82,7 @@ def open_redis(
         inbox=RedisInbox(client, keys),
         rejections=rejections,
         users=RedisUsers(client, keys, instance=instance),
+        static=RedisStaticObjects(client, keys, clock_offset=clock_offset, malformed=malformed),
         close=close,
     )
 

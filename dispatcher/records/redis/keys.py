@@ -16,7 +16,8 @@ and common keys: ``ix:<index>`` (sorted sets of :mod:`dispatcher.runs.indexes`),
 count of runs that refer to it), ``events`` (stream), ``subscribers`` (set), ``workers``, ``beats``, ``leases``,
 ``routes``, ``refusals`` (hashes), ``beaten``, ``queues``, ``passed`` (sorted sets by time), ``inbox:<shard>`` (stream),
 ``report:<nonce>`` (string, for a minute), ``claim:<id>:<attempt>`` (string: a runner's claim), ``engine:used:<day>``
-(hash: run → how far its spec was used; submitters can't write it). Channels are ``topic:<topic>``.
+(hash: run → how far its spec was used), ``engine:static`` and ``engine:static:<worker>`` (sorted sets of static
+objects by the time of use); submitters can't write those of ``engine``. Channels are ``topic:<topic>``.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Keys:
         self.routes = f"{prefix}routes"
         self.passed = f"{prefix}passed"
         self.refusals = f"{prefix}refusals"
+        self.static = f"{prefix}engine:static"
 
     def run(self, run_id: str) -> str:
         """Return the key of a run's record."""
@@ -107,6 +109,10 @@ class Keys:
     def used(self, day: int) -> str:
         """Return the key for uses of specs whose signatures expire on ``day``, counted since the epoch."""
         return f"{self._used_prefix}{day}"
+
+    def static_of(self, worker: str) -> str:
+        """Return the key of the static objects that a worker has noted."""
+        return f"{self.static}:{worker}"
 
     def inbox(self, shard: str) -> str:
         """Return the key of a shard's inbox.

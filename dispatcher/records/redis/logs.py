@@ -27,7 +27,7 @@ _TAIL_SEARCHED = 10_000
 
 
 class RedisLogs(Logs):
-    """A stream of lines, and the number of each attempt's last line, so that appending lines again adds nothing."""
+    """A stream of lines, and the last number of each numbering, so that appending lines again adds nothing."""
 
     def __init__(self, client: Client, keys: Keys, malformed: MalformedEntries) -> None:
         self._client = client
@@ -35,9 +35,9 @@ class RedisLogs(Logs):
         self._malformed = malformed
 
     def append(self, run_id: str, lines: Sequence[Line]) -> None:
-        for attempt, group in groupby(lines, key=lambda line: line.attempt):
+        for (attempt, stream), group in groupby(lines, key=lambda line: line.numbering):
             for portion in _portions(group):
-                self._append(run_id, attempt, portion)
+                self._append(run_id, attempt, stream, portion)
 
     def read(self, run_id: str, *, after: str = "", limit: int = 1000, block: float = 0.0) -> tuple[list[Line], str]:
         with self._malformed.leaving_out(f"lines of run {run_id}", block):
@@ -68,10 +68,11 @@ class RedisLogs(Logs):
             if line is not None:
                 yield line
 
-    def _append(self, run_id: str, attempt: int, lines: Sequence[tuple[Any, ...]]) -> None:
+    def _append(self, run_id: str, attempt: int, stream: str, lines: Sequence[tuple[Any, ...]]) -> None:
         words = [word for line in lines for word in line]
         keys, record = [self._keys.logs(run_id), self._keys.lines(run_id)], self._keys.run(run_id)
-        self._client.run(script("append"), keys, record, int(STRAY), attempt, *words)
+        numbering = f"{attempt}/{stream}" if stream else attempt
+        self._client.run(script("append"), keys, record, int(STRAY), attempt, numbering, *words)
         failpoint("lines.appended", run_id)
 
 

@@ -61,7 +61,7 @@ def _of_records(keys: Keys) -> list[Command]:
         ("HINCRBY", keys.beats, "f", 1),
         *[("HGETALL", key) for key in (run, keys.workers, keys.beats, keys.leases, keys.routes, day)],
         *[("XADD", key, "*", "f", "v") for key in (keys.events(run_id), keys.logs(run_id), keys.all_events)],
-        *[("ZADD", key, 1, "m") for key in (keys.index("open"), keys.beaten, keys.queues, keys.passed)],
+        *[("ZADD", key, 1, "m") for key in (keys.index("open"), keys.beaten, keys.queues, keys.passed, keys.static)],
         *[("ZRANGE", key, 0, 0) for key in (keys.index("open"), keys.beaten, keys.queues, keys.passed)],
         ("XREAD", "STREAMS", keys.inbox("local/0"), "0"),
         ("XTRIM", keys.inbox("local/0"), "MINID", "0"),

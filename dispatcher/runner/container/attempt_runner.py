@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.code.activation import BundleImporter
 from dispatcher.code.cache import BundleCache
-from dispatcher.errors import ServerUnavailable
+from dispatcher.environments.base import Environment
+from dispatcher.errors import RunInterrupt, ServerUnavailable
 from dispatcher.logs.capture import Capture, captured, set_log_level
 from dispatcher.records.base import Records
 from dispatcher.runner.container.assignment import Assignment
@@ -28,6 +29,7 @@ from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.invoke import Invocation, failure, invoke
 from dispatcher.runner.loading import Loader, loading_failed
 from dispatcher.runner.settings import RunnerSettings
+from dispatcher.runs.cluster import WorkerReport
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
@@ -36,6 +38,9 @@ from dispatcher.serialization.seals import Returned
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
+
+if TYPE_CHECKING:
+    from dispatcher.runner.container.attempt_cluster import AttemptCluster
 
 _HEARTBEAT_INTERVAL = 10.0  # seconds
 
@@ -48,6 +53,7 @@ class AttemptRunner:
         records: the records; no doorbell is rung from here.
         settings: sizes and times.
         guard: interrupts the flow, from the process's signal handlers.
+        interrupt: interrupts the flow, from any thread.
         tell: reports progress to the parent process; the words are those of
             :meth:`dispatcher.runner.container.parent.ContainerParent._on_progress`.
     """
@@ -59,6 +65,7 @@ class AttemptRunner:
         settings: RunnerSettings,
         *,
         guard: InterruptGuard,
+        interrupt: Callable[[type[RunInterrupt]], None],
         tell: Callable[[str], None],
     ) -> None:
         self._assignment = assignment
@@ -66,6 +73,8 @@ class AttemptRunner:
         self._settings = settings
         self._tell = tell
         self._guard = guard
+        self._interrupt = interrupt
+        self._cluster: AttemptCluster | None = None
         self._version: int | None = None  # of the record, as last read
         self._has_ended = False
 
@@ -100,26 +109,50 @@ class AttemptRunner:
         return outcome.cause is Cause.PREEMPTED
 
     def _load_and_invoke(self, record: Record, loader: Loader, capture: Capture) -> tuple[Outcome, ExitCall | None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                environment = loader.load_environment(
+                    record, retry_while_unavailable(self._records.runs.now, within=MAX_OUTAGE)
+                )
+                stack.enter_context(self._cluster_of(environment))
+                invocation = loader.load(record, environment, self._guard, capture)
+            except ServerUnavailable as error:
+                return failure(error, Cause.START_FAILED), None
+            except Exception as error:
+                return loading_failed(error), None
+            return self._invoke(invocation)
+
+    def _cluster_of(self, environment: Environment) -> contextlib.AbstractContextManager[None]:
+        """Start the Dask cluster that an environment asks for, if it does."""
+        if (spec := environment.cluster()) is None:
+            return contextlib.nullcontext()
+        from dispatcher.runner.container.attempt_cluster import AttemptCluster
+
+        self._cluster = AttemptCluster(
+            spec,
+            send=lambda workers: self._send(ReportKind.WORKERS, Outcome(), workers=workers),
+            interrupt=self._interrupt,
+            lost=self._note_lost_cluster,
+            has_ended=lambda: self._has_ended,
+        )
+        return self._cluster.opened()
+
+    def _invoke(self, invocation: Invocation) -> tuple[Outcome, ExitCall | None]:
+        invocation = replace(
+            invocation,
+            to_value=partial(self._to_value, invocation),
+            explain=partial(self._explain, oom_kills()),
+            prepare=None if self._cluster is None else self._cluster.wait,
+        )
         try:
-            environment = loader.load_environment(
-                record, retry_while_unavailable(self._records.runs.now, within=MAX_OUTAGE)
-            )
-            invocation = loader.load(record, environment, self._guard, capture)
-        except ServerUnavailable as error:
-            return failure(error, Cause.START_FAILED), None
-        except Exception as error:
-            return loading_failed(error), None
-        try:
-            outcome, exit_call = invoke(
-                replace(
-                    invocation, to_value=partial(self._to_value, invocation), explain=partial(_with_oom, oom_kills())
-                ),
-                settle=self._settle,
-            )
+            outcome, exit_call = invoke(invocation, settle=self._settle)
         except ServerUnavailable as error:  # neither the result nor anything after it can be stored
             message = f"the flow returned, but Redis was away: {error}"
             return Outcome(cause=Cause.RESULT_MISSING, reason="ServerUnavailable", message=message), None
         return _with_stop_message(outcome), exit_call
+
+    def _explain(self, oom_kills_before: int, outcome: Outcome) -> Outcome:
+        return _with_oom(oom_kills_before, outcome if self._cluster is None else self._cluster.explain(outcome))
 
     def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
         """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
@@ -132,6 +165,13 @@ class AttemptRunner:
         self._note_end(outcome)
         self._report(ReportKind.SETTLED, _with_stop_message(outcome))
         self._tell("settled")
+        if self._cluster is not None and outcome.cause in {Cause.CANCELLED, Cause.PREEMPTED}:
+            self._cluster.close()
+
+    def _note_lost_cluster(self, outcome: Outcome) -> None:
+        """Have the parent kill this process if the flow doesn't end soon, and note what it reports then."""
+        self._write_message(outcome, None)
+        self._tell("cluster_lost")
 
     def _note_end(self, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         """Note how the flow ended, in the termination message and for the parent, before it is reported."""
@@ -159,10 +199,21 @@ class AttemptRunner:
 
         retry_while_unavailable(send, within=MAX_OUTAGE)
 
-    def _send(self, kind: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
+    def _send(
+        self,
+        kind: ReportKind,
+        outcome: Outcome,
+        exit_call: ExitCall | None = None,
+        workers: WorkerReport | None = None,
+    ) -> None:
         assignment = self._assignment
         report = Report(
-            run_id=assignment.run_id, attempt=assignment.attempt, kind=kind, outcome=outcome, exit_call=exit_call
+            run_id=assignment.run_id,
+            attempt=assignment.attempt,
+            kind=kind,
+            outcome=outcome,
+            exit_call=exit_call,
+            workers=workers,
         )
         self._records.inbox.report(assignment.shard, report.to_entry(assignment.token))
 
@@ -172,7 +223,8 @@ class AttemptRunner:
         while True:
             time.sleep(_HEARTBEAT_INTERVAL)
             with contextlib.suppress(Exception):
-                self._send(ReportKind.ALIVE, Outcome())
+                workers = None if self._cluster is None else self._cluster.report
+                self._send(ReportKind.ALIVE, Outcome(), workers=workers)
             with contextlib.suppress(Exception):
                 self._stop_if_unwanted()
 

@@ -92,14 +92,14 @@ def _run(
         stand_by(records, assignment)
         return 0
     guard = InterruptGuard()
-    _handle_stop_signals(records, assignment, guard)
+    interrupt = _handle_stop_signals(records, assignment, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
     tell(f"claimed {record.spec.options.timeout or 0} {settings.stop_grace} {settings.on_exit_timeout}")
     watch_for_cancel(records, assignment, os.environ, partial(tell, "cancelled"))
     # Imported after the claim, because it takes a third of the runner's start.
     from dispatcher.runner.container.attempt_runner import AttemptRunner
 
-    runner = AttemptRunner(assignment, records, settings, guard=guard, tell=tell)
+    runner = AttemptRunner(assignment, records, settings, guard=guard, interrupt=interrupt, tell=tell)
     try:
         stopped = runner.run(record)
     except ServerUnavailable as error:
@@ -108,10 +108,15 @@ def _run(
     return STOPPED if stopped else 0
 
 
-def _handle_stop_signals(records: Records, assignment: Assignment, guard: InterruptGuard) -> None:
+def _handle_stop_signals(
+    records: Records, assignment: Assignment, guard: InterruptGuard
+) -> Callable[[type[RunInterrupt]], None]:
     """Interrupt the flow when a stop signal arrives, as a cancel if the record says so and as a preemption otherwise.
 
     The signal doesn't tell the reason. The record does, if Redis answers in time.
+
+    Returns:
+        A function that interrupts the flow for another reason, from any thread.
     """
     kinds: list[type[RunInterrupt]] = [PreemptInterrupt]
 
@@ -145,6 +150,12 @@ def _handle_stop_signals(records: Records, assignment: Assignment, guard: Interr
     signal.signal(signal.SIGUSR2, lambda *_: guard.interrupt(kinds[0]))
     for number in _STOP_SIGNALS:
         handle_in_this_process(number, on_stop_signal)
+
+    def interrupt_for(kind: type[RunInterrupt]) -> None:
+        kinds[0] = kind
+        interrupt()
+
+    return interrupt_for
 
 
 def _fail_to_start(error: DispatcherError, wait: ServerWait | None = None) -> int:

@@ -66,6 +66,8 @@ def report_crash(parent: ContainerParent, code: int) -> int:
 
 def _outcome_of_death(parent: ContainerParent, code: int) -> Outcome:
     """Return the outcome of an attempt whose process died with this exit code."""
+    if parent.expired_clock == "cluster" and (left := left_message()) is not None:
+        return replace(left.outcome(), exit_code=code)
     if parent.expired_clock in _KILLED_BY_US:
         cause, reason, message = _KILLED_BY_US[parent.expired_clock]
         return Outcome(cause=cause, reason=reason, message=message, exit_code=code)

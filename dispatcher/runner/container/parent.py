@@ -3,7 +3,7 @@
 It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
 reaps orphans and learns how the flow's process died. Its one child runs the flow
 (:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
-the standard library, and the journal and the counter of OOM kills, which do the same.
+the standard library, and modules that do the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from types import FrameType
 
 from dispatcher.logs.journal import Journal, adopt_journal
 from dispatcher.runner.container.memory import oom_kills
+from dispatcher.support.parent_death import die_with
 
 GRACE = "DISPATCHER__RUN__GRACE"
 LINGER = "DISPATCHER__RUN__LINGER"
@@ -27,6 +28,7 @@ STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported 
 #: Seconds until a signal to the child is repeated. One that arrives while Python releases its lock on the way into a
 #: blocking call isn't handled before that call ends, unless another signal arrives.
 _RESEND_INTERVAL = 1.0
+_CLUSTER_GRACE = 3.0  # seconds for a flow to end once its own Dask cluster has died
 _EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
 
 
@@ -36,8 +38,8 @@ class ContainerParent:
     Attributes:
         nonce: identifies this start of a process; the attempt is claimed with it.
         claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
-        expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
-            empty if none did.
+        expired_clock: the clock whose end made this process kill the child: ``flow``, ``cluster``, ``exit``, ``leave``
+            or ``term``; empty if none did.
         stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
         journal: the child's last lines.
         oom_kills_before: number of OOM kills in this container before the child started.
@@ -78,7 +80,7 @@ class ContainerParent:
             signal.set_wakeup_fd(-1)
             os.setsid()
             if parent != 1:
-                _die_with(parent)
+                die_with(parent)  # in a container the death of PID 1 does that
             for number in signals:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             for descriptor in (self._wakeup_read, self._wakeup_write, self._progress_read):
@@ -156,11 +158,13 @@ class ContainerParent:
                     self._clocks["timeout"] = now + float(timeout)
             case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
+            case ["cluster_lost"]:  # the flow's own cluster has died; the termination message says so
+                self._clocks["cluster"] = now + _CLUSTER_GRACE
             case ["flow_ended"]:
-                self._stop_clocks("timeout", "flow", "resend")
+                self._stop_clocks("timeout", "flow", "cluster", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
                 self.message_written = True
-                self._stop_clocks("timeout", "flow", "resend")
+                self._stop_clocks("timeout", "flow", "cluster", "resend")
             case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
                 self._clocks["exit"] = now + self._on_exit_timeout
@@ -215,15 +219,6 @@ class ContainerParent:
                     return
                 if pid == self._child:
                     self._status = status
-
-
-def _die_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies. In a container the death of PID 1 does that."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _on_sigchld(_number: int, _frame: FrameType | None) -> None:

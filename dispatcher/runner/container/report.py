@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dispatcher.errors import SealBroken
+from dispatcher.runs.cluster import WorkerReport
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.support.parsing import MOST, Fields, read_object, word
 
@@ -26,13 +27,15 @@ class ReportKind(StrEnum):
     SETTLED = "settled"  #: the flow has ended with this outcome; ``on_exit`` is called next
     EXITED = "exited"  #: the attempt ended with this outcome
     ALIVE = "alive"  #: a heartbeat, every 10 s; no outcome
+    WORKERS = "workers"  #: the workers of the run's own cluster have changed; no outcome
     DIED = "died"  #: the flow's process died with this outcome; sent by its parent
     UNKNOWN = "unknown"  #: a kind of another release; counts as a heartbeat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """One entry of an inbox."""
+    """One entry of an inbox. ``workers`` is in reports of the kinds WORKERS and ALIVE, of runs with a cluster of their
+    own."""
 
     run_id: str
     attempt: int
@@ -40,6 +43,7 @@ class Report:
     outcome: Outcome
     exit_call: ExitCall | None = None
     holder: str = ""
+    workers: WorkerReport | None = None
 
     def to_entry(self, token: str) -> dict[str, str]:
         """Return flat text fields with their MAC."""
@@ -51,6 +55,7 @@ class Report:
                 "outcome": self.outcome.to_json(),
                 "exit_call": self.exit_call,
                 **({"holder": self.holder} if self.holder else {}),
+                **({} if self.workers is None else {"workers": self.workers.to_json()}),
             }
         )
         return {"run": self.run_id, "body": body, "mac": _mac(token, body)}
@@ -68,7 +73,7 @@ class Report:
         if not hmac.compare_digest(fields.text("mac").encode(errors="replace"), _mac(token, body).encode()):
             raise SealBroken(f"a report on run {run_id} was not made by the attempt it names")
         data = read_object(body, "report")
-        exit_call = data.data.get("exit_call")
+        exit_call, workers = data.data.get("exit_call"), data.data.get("workers")
         return cls(
             run_id=data.name("run"),
             attempt=data.whole("attempt"),
@@ -76,6 +81,7 @@ class Report:
             outcome=Outcome.from_json(data.get("outcome", {})),
             exit_call=None if exit_call is None else word(ExitCall, exit_call, "report: exit_call"),
             holder=data.name("holder", ""),
+            workers=None if workers is None else WorkerReport.from_json(workers),
         )
 
 

@@ -146,7 +146,7 @@ def test_at_an_interruption_its_job_is_deleted(
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        list(try_out(backend, "default", own, within=5, wait=interrupt))
+        list(try_out(backend, {"namespace": "default"}, own, within=5, wait=interrupt))
     assert cluster.count("POST", "jobs") == 1
     assert not cluster.objects
 

@@ -1,0 +1,143 @@
+"""Dask clusters whose dispatcher's worker is killed, on a real cluster: between any two objects, and for good."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dispatcher import Run, State
+from dispatcher.runs.record import Record
+from tests.chaos.cases import Arms
+from tests.cloud import dask_flows, k8s
+from tests.cloud.dask_sandbox import WORKER, DaskSandbox, dask_sandbox
+from tests.cloud.sandbox import PodServer
+from tests.integration.workers import Bench, Worker
+
+pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
+
+WORKERS = 3
+
+#: Failpoints and the processes that die there: a pool process with its worker, or a worker.
+ARMS = {
+    "provision.intended": "worker137",
+    "provision.submitted": "worker137",
+    "provision.stored": "worker137",
+    "scale.created": "exit137",
+    "scale.deleted": "exit137",
+    "teardown.asked": "exit137",
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox(
+    cluster: str, worker_image: str, pod_server: PodServer, cluster_lock: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[DaskSandbox]:
+    with dask_sandbox(pod_server, worker_image, tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def records(sandbox: DaskSandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Record]]:
+    """Records of runs, each of which has killed a worker; dead workers are replaced."""
+    arms = Arms(tmp_path_factory.mktemp("armed") / "arms")
+    bench = Bench(sandbox.server.url)
+    run_ids: dict[str, str] = {}
+    workers = [start_worker(sandbox, arms) for _ in range(WORKERS)]
+    for name, kind in ARMS.items():
+        environment = sandbox.environment(min_workers=1, max_workers=2)
+        record = bench.prepare(dask_flows.pauses, {"tasks": 8, "seconds": 1.0}, environment=environment)
+        arms.lay(name, kind, record.id)
+        bench.records.runs.create([record])
+        run_ids[name] = record.id
+
+    def all_ended() -> bool:
+        for worker in [worker for worker in workers if worker.process.poll() is not None]:
+            workers.remove(worker)
+            workers.append(start_worker(sandbox, arms))
+        records = bench.records.runs.get_many(list(run_ids.values()))
+        return all(record is not None and record.terminal and not record.leftovers for record in records)
+
+    try:
+        sandbox.wait_until(all_ended, "the end of all runs, and nothing left of them", timeout=240)
+        assert set(arms.fired()) == {f"{name}+{run_id}" for name, run_id in run_ids.items()}
+        yield {name: bench.record(run_id) for name, run_id in run_ids.items()}
+    finally:
+        bench.close()
+        for worker in workers:
+            worker.end()
+
+
+def start_worker(sandbox: DaskSandbox, arms: Arms) -> Worker:
+    return sandbox.start_worker(variables={"DISPATCHER__FAILPOINT": str(arms.folder)})
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_a_worker_that_dies_costs_no_attempt_and_leaves_nothing(
+    name: str, sandbox: DaskSandbox, records: dict[str, Record]
+) -> None:
+    record = records[name]
+    assert (record.state, record.attempt) == (State.SUCCEEDED, 1), record.outcome
+    assert sandbox.server.count(f"{record.id}:ran") == 1
+    assert [sandbox.server.count(f"{record.id}:task:{number}") for number in range(8)] == [1] * 8
+    leftovers = k8s.items(sandbox.kinds, sandbox.name, f"flow_run_id={record.id}")
+    assert [item["metadata"]["name"] for item in leftovers] == []
+
+
+def names_by_uid(sandbox: DaskSandbox, run: Run[Any]) -> dict[str, str]:
+    """Return the names of the Dask workers whose pods exist, by the pods' UIDs."""
+    return {pod["metadata"]["uid"]: name for name, pod in sandbox.dask_workers(run).items()}
+
+
+def test_the_next_worker_goes_on_with_the_same_dask_workers(sandbox: DaskSandbox, records: dict[str, Record]) -> None:
+    first = sandbox.start_worker()
+    parameters = {"tasks": 60, "seconds": 1.0}
+    run = sandbox.submit(dask_flows.pauses, parameters, environment={"min_workers": 1, "max_workers": 3})
+    sandbox.wait_until(lambda: len(sandbox.live_dask_workers(run)) == 3, "three workers", timeout=120)
+    before = names_by_uid(sandbox, run)
+    first.kill()
+    second = sandbox.start_worker()
+    seen: dict[str, str] = {}
+
+    def ended() -> bool:
+        seen.update(names_by_uid(sandbox, run))
+        return run.state.terminal
+
+    sandbox.wait_until(ended, "the run's end", timeout=120)
+    sandbox.expect_end(run, State.SUCCEEDED)
+    assert len(run.result()) == 3
+    assert before.items() <= seen.items(), "none was made again"
+    assert max(Counter(seen.values()).values()) == 1, "no name had two pods"
+    second.end()
+
+
+def phases(sandbox: DaskSandbox, run: Run[Any]) -> set[str]:
+    return {pod["status"]["phase"] for pod in k8s.items("pods", sandbox.name, f"flow_run_id={run.id},{WORKER}")}
+
+
+def test_dask_workers_end_by_themselves_when_nobody_supervises(
+    sandbox: DaskSandbox, records: dict[str, Record]
+) -> None:
+    """One run's flow ends, the pod of another's is deleted; a later worker then finds both ends."""
+    worker = sandbox.start_worker()
+    two = {"min_workers": 2, "max_workers": 2}
+    ending = sandbox.submit(dask_flows.hold, {"seconds": 15.0}, environment=two)
+    deleted = sandbox.submit(dask_flows.hold, {"seconds": 600.0}, environment=two)
+    for run in (ending, deleted):
+        sandbox.wait_until_started(run)
+    worker.kill()
+    flow_pod = sandbox.flow_pod(deleted)["metadata"]["name"]
+    k8s.kubectl("delete", "pod", flow_pod, "-n", sandbox.name, "--wait=false")
+    sandbox.wait_until_started(ending, event="held")
+    begin = time.monotonic()
+    for run in (ending, deleted):
+        sandbox.wait_until(
+            lambda run=run: phases(sandbox, run) <= {"Succeeded", "Failed"}, "the end of its Dask workers", timeout=60
+        )
+    print(f"ended by themselves within {time.monotonic() - begin:.1f} s")  # noqa: T201
+    sandbox.start_worker()
+    sandbox.expect_end(ending, State.SUCCEEDED)
+    sandbox.expect_end(deleted, State.CRASHED)
