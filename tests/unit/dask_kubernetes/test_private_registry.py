@@ -47,7 +47,7 @@ def environment(**arguments: Any) -> DaskKubernetesEnvironment:
 
 
 def attempt(of: DaskKubernetesEnvironment, **changes: Any) -> Attempt:
-    return jobs.attempt(of, **changes)  # type: ignore[arg-type]
+    return jobs.attempt(of, **changes)
 
 
 def names(pod: Any) -> list[str]:
@@ -81,7 +81,7 @@ def test_secrets_of_custom_specs_and_of_the_environment_stay_beside_it(backend: 
     )
     name = request["pull_secret"]["name"]
     assert both(request) == (["of-job", "shared", "named", name], ["of-pod", "of-job", "shared", "named", name])
-    assert request["digest"] == manifest.jobs.digest(request["job"])
+    assert request["digest"] == job_manifests.digest(request["job"])
     manifest.check_request(request, Settings.load(url="redis://records.svc/0"))
 
 
