@@ -27,6 +27,7 @@ from workers.execution.provisioning import as_permanent
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.cluster_workers import MOST_UNJOINED, ClusterWorkers, WorkerEnd
 from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.judgement import overdue
 from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.record_writer import RecordWriter
 from workers.supervisor.scale_decision import decide
@@ -39,6 +40,10 @@ BATCH = 25
 
 #: Seconds between two notes in a record, so that thousands of workers don't cost as many writes and events.
 NOTE_INTERVAL = 1.0
+
+#: Seconds within which a runner has reported again: until then, a supervisor that is new to a run doesn't know whether
+#: its cluster has become ready.
+REPORTED_WITHIN = 15.0
 
 #: Seconds between two requests for workers of one attempt; after a refusal for good, of a cluster that computes.
 CREATE_INTERVAL, REFUSED_INTERVAL = 0.1, 30.0
@@ -109,10 +114,14 @@ class Scaling:
                 self._scale(self._backend, record, now, at)
 
     def _scale(self, backend: Scaled, record: Record, now: float, at: float) -> None:
-        if record.state not in {State.RUNNING, State.CANCELLING} or record.handle is None or record.workers is None:
+        if record.state is not State.RUNNING or record.handle is None or record.workers is None:
             return
+        if record.workers.failure is not None or record.last_cause is not None or overdue(record, now):
+            return  # it is being ended, with all its workers
+        report = self._heartbeats.workers_of(record)
         if (late := cluster_steps.late_cluster(record, now)) is not None:
-            self._fail(record, late)
+            if report is not None or self._heartbeats.silence(record.id) > REPORTED_WITHIN:
+                self._fail(record, late)
             return
         cluster = self._cluster(backend, record)
         if cluster is None:
@@ -122,10 +131,10 @@ class Scaling:
         except Transient as error:
             logger.debug("Run %s: its workers aren't known now: %s", record.id, error)
             return
-        for end in cluster.update(self._heartbeats.workers_of(record), states, at):
+        computes = record.settled_at is None
+        for end in cluster.update(report, states, at, closing=not computes):
             self._logs.read(backend, record, end, partial(self._account, record.id, cluster))
-        wanted = record.settled_at is None and record.state is State.RUNNING and record.workers.failure is None
-        decision = decide(cluster.view(ready=record.workers.ready, growing=wanted))
+        decision = decide(cluster.view(ready=record.workers.ready, growing=computes))
         self._create(backend, record, cluster, decision.create)
         self._delete(backend, record, cluster, decision.delete)
         self._note(record, cluster)
@@ -239,10 +248,13 @@ class Scaling:
             wait = partial(cluster_steps.note_worker_wait, attempt=record.attempt, wait=trouble)
             self._writer.update(record, wait)
             record = self._cache.get(record.id) or record
-            state = cluster.state(record.workers or state)
+            if record.workers is None:
+                return
+            state = cluster.state(record.workers)
         news = cluster.news(trouble, at) if state.ready else None
         if state == record.workers and not cluster.losses and news is None:
             return
+        at_once = at_once or record.settled_at is not None or (state.ready and not record.workers.ready)
         if not at_once and cluster.noted_at is not None and at - cluster.noted_at < NOTE_INTERVAL:
             self._look_again(record.id, cluster.noted_at + NOTE_INTERVAL - at)
             return
