@@ -327,7 +327,7 @@ class Scaled(Protocol):
         """Return the workers of an attempt in the order of their numbers, without I/O.
 
         Those that ended are listed until they are deleted. One that is gone has the phase ``GONE`` for a while, or
-        isn't listed.
+        isn't listed. As with :meth:`Watched.watch`, changes that a watch misses are found by polls of the attempt.
 
         Raises:
             Transient: what exists isn't known now. A missing worker says nothing then.

@@ -108,7 +108,7 @@ def runs(sandbox: DaskSandbox) -> dict[str, Run[Any]]:
     old = {"scheduler_spec": OLD_JOB, "worker_spec": OLD_POD, "resources": None, "worker_resources": None}
     preferring = {"tasks": 40}
     return {
-        "array": sandbox.submit(dask_flows.array_sum, {"size": 4_000_000}, environment=TWO),
+        "array": sandbox.submit(dask_flows.array_sum, {"size": 1_000_000}, environment=TWO),
         "stealing": sandbox.submit(
             dask_flows.prefer_one_worker, preferring, environment={**TWO, "work_stealing": True}
         ),
@@ -138,7 +138,7 @@ def lines(run: Run[Any]) -> list[str]:
 
 def test_an_array_is_computed_by_two_workers(sandbox: DaskSandbox, runs: dict[str, Run[Any]]) -> None:
     result = expect_success(sandbox, runs["array"])
-    assert result == {"sum": sum(number * number for number in range(4_000_000)), "workers": ["w1", "w2"]}
+    assert result == {"sum": sum(number * number for number in range(1_000_000)), "workers": ["w1", "w2"]}
     assert sandbox.server.count_of(runs["array"], "ran") == 1
     assert sandbox.server.count_of(runs["array"], "on_exit SUCCEEDED") == 1
 

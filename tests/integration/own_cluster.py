@@ -15,6 +15,8 @@ from dispatcher.executors.dask_cluster.cluster import DaskCluster, SchedulerEnd,
 from tests.dask_workers import Workers
 from tests.waiting import wait_until
 
+_UNSET = {f"distributed.comm.tls.{name}": None for name in ("ca-file", "client.cert", "client.key")}
+
 
 class OwnCluster:
     """A cluster, the executor of its flow and its workers."""
@@ -73,7 +75,7 @@ def opened(
     of_container = {**os.environ, **workers.variables, "TMPDIR": str(workers.temporary), **(variables or {})}
     try:
         with (
-            dask.config.set(),  # what the cluster configures is undone
+            dask.config.set(_UNSET),  # what the cluster configures is undone
             open_cluster(
                 ClusterSpec(min_workers=least, max_workers=most, **fields), of_container,
                 on_report=workers.follow, on_end=ends.append,
