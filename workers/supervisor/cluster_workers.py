@@ -146,6 +146,11 @@ class ClusterWorkers:
             report = replace(report, wanted=())
         return [end for name in self._candidates(report, vanished) if (end := self._ended(name, report, at))]
 
+    def has_unexplained(self, report: WorkerReport) -> bool:
+        """Return True if a worker that the runner reports as lost isn't accounted for, or an event is due."""
+        pending = {name for name in report.lost if name in self._observations and name not in self._settled}
+        return bool(pending or self._reading or self.losses)
+
     def _candidates(self, report: WorkerReport, vanished: Iterable[str]) -> list[str]:
         """Return the names of workers that may have ended and aren't accounted for."""
         over = {name for name, observation in self._observations.items() if observation.phase in OVER}

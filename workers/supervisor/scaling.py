@@ -96,10 +96,20 @@ class Scaling:
         self._clusters = {run_id: cluster for run_id, cluster in self._clusters.items() if run_id in runs}
         self._due = {run_id: at for run_id, at in self._due.items() if run_id in runs}
 
-    def work(self, records: Iterable[Record], now: float) -> None:
+    def explains_losses(self, record: Record) -> bool:
+        """Return True if the reason of a loss of a run's workers may be found soon, and an event will tell of it."""
+        cluster, report = self._clusters.get(record.id), self._heartbeats.workers_of(record)
+        if cluster is None or cluster.attempt != record.attempt or report is None:
+            return False
+        return cluster.has_unexplained(report)
+
+    def work(self, records: Iterable[Record], now: float, ended: Collection[str] = ()) -> None:
         """Scale the clusters of these runs, of those whose runners have reported, and of those that are due.
 
-        Call after all reports were read. ``now`` is the server's clock.
+        Args:
+            records: the runs, after all reports were read.
+            now: the server's clock.
+            ended: ids of the runs whose flow has ended, whatever their record says.
         """
         reported, at = self._heartbeats.take_reported(), self._clock()
         if self._backend is None:
@@ -111,9 +121,10 @@ class Scaling:
             if record is None or record.workers is None or self._writer.shards.lease(record.owner) is None:
                 continue
             with self._isolation.run(run_id):
-                self._scale(self._backend, record, now, at)
+                over = run_id in ended or record.settled_at is not None
+                self._scale(self._backend, record, now, over=over)
 
-    def _scale(self, backend: Scaled, record: Record, now: float, at: float) -> None:
+    def _scale(self, backend: Scaled, record: Record, now: float, *, over: bool) -> None:
         if record.state is not State.RUNNING or record.handle is None or record.workers is None:
             return
         if record.workers.failure is not None or record.last_cause is not None or overdue(record, now):
@@ -131,10 +142,9 @@ class Scaling:
         except Transient as error:
             logger.debug("Run %s: its workers aren't known now: %s", record.id, error)
             return
-        computes = record.settled_at is None
-        for end in cluster.update(report, states, at, closing=not computes):
+        for end in cluster.update(report, states, self._clock(), closing=over):
             self._logs.read(backend, record, end, partial(self._account, record.id, cluster))
-        decision = decide(cluster.view(ready=record.workers.ready, growing=computes))
+        decision = decide(cluster.view(ready=record.workers.ready, growing=not over))
         self._create(backend, record, cluster, decision.create)
         self._delete(backend, record, cluster, decision.delete)
         self._note(record, cluster)
