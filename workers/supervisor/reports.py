@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 #: Entries read at once.
 PAGE = 1000
 
-#: Seconds for which the end of a flow that failed, perhaps of a worker's loss, waits for that one's reason: a node reports
-#: it some time after the connection was lost, and no event may follow the run's last one.
+#: Seconds for which the end of a flow that failed, perhaps of a worker's loss, waits for that one's reason. A node
+#: reports it some time after the connection was lost, and no event may follow the run's last one.
 LOSS_TIMEOUT = 6.0
 
 _SIGNS_OF_LIFE = frozenset({ReportKind.ALIVE, ReportKind.WORKERS, ReportKind.UNKNOWN})

@@ -19,7 +19,7 @@ from dispatcher.errors import Permanent, Refused, SealBroken, Transient, Unknown
 from dispatcher.runs import cluster_steps, transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import State
+from dispatcher.runs.states import Cause, State
 from dispatcher.runs.wait import Wait
 from dispatcher.support.failpoints import failpoint
 from workers.error_isolation import ErrorIsolation
@@ -47,6 +47,10 @@ REPORTED_WITHIN = 15.0
 
 #: Seconds between two requests for workers of one attempt; after a refusal for good, of a cluster that computes.
 CREATE_INTERVAL, REFUSED_INTERVAL = 0.1, 30.0
+
+
+#: Causes that are noted of an attempt that is being ended.
+_ENDING = frozenset({Cause.PREEMPTED, Cause.EVICTED, Cause.SPOT_INTERRUPTED, Cause.DEADLINE})
 
 
 class Scaling:
@@ -127,7 +131,7 @@ class Scaling:
     def _scale(self, backend: Scaled, record: Record, now: float, *, over: bool) -> None:
         if record.state is not State.RUNNING or record.handle is None or record.workers is None:
             return
-        if record.workers.failure is not None or record.last_cause is not None or overdue(record, now):
+        if record.workers.failure is not None or record.last_cause in _ENDING or overdue(record, now):
             return  # it is being ended, with all its workers
         report = self._heartbeats.workers_of(record)
         if (late := cluster_steps.late_cluster(record, now)) is not None:
@@ -250,29 +254,26 @@ class Scaling:
 
     def _note(self, record: Record, cluster: ClusterWorkers, *, at_once: bool = False) -> None:
         """Note in the record what is known of the workers; unless ``at_once``, every :data:`NOTE_INTERVAL` seconds."""
+        trouble = cluster.trouble()
+        step = partial(cluster_steps.note_worker_wait, attempt=record.attempt, wait=trouble)
+        self._writer.update(self._cache.get(record.id) or record, step)  # it refuses where the cluster is ready
         record, at = self._cache.get(record.id) or record, self._clock()
-        if record.workers is None:
+        before = record.workers
+        if before is None:
             return
-        state, trouble = cluster.state(record.workers), cluster.trouble()
-        if not state.ready:
-            wait = partial(cluster_steps.note_worker_wait, attempt=record.attempt, wait=trouble)
-            self._writer.update(record, wait)
-            record = self._cache.get(record.id) or record
-            if record.workers is None:
-                return
-            state = cluster.state(record.workers)
+        state = cluster.state(before)
         news = cluster.news(trouble, at) if state.ready else None
-        if state == record.workers and not cluster.losses and news is None:
+        if state == before and not cluster.losses and news is None:
             return
-        at_once = at_once or record.settled_at is not None or (state.ready and not record.workers.ready)
+        at_once = at_once or record.settled_at is not None or state.ready is not before.ready
         if not at_once and cluster.noted_at is not None and at - cluster.noted_at < NOTE_INTERVAL:
             self._look_again(record.id, cluster.noted_at + NOTE_INTERVAL - at)
             return
         losses, cluster.losses, cluster.noted_at = cluster.losses, [], at
         if news is not None:
             cluster.told(news, at)
-        step = partial(cluster_steps.note_workers, attempt=record.attempt, workers=state, losses=losses, trouble=news)
-        self._writer.update(record, step)
+        note = partial(cluster_steps.note_workers, attempt=record.attempt, workers=state, losses=losses, trouble=news)
+        self._writer.update(record, note)
 
     def _current(self, run_id: str, cluster: ClusterWorkers) -> Record | None:
         """Return the cached record of a run; None if its attempt isn't that of ``cluster`` any more."""
