@@ -1,4 +1,4 @@
-"""Decisions about the workers to create and to delete: rules one by one, and at random against a service that lags and fails."""
+"""Decisions on workers to create and to delete: the rules, and at random a service that lags and fails."""
 
 from __future__ import annotations
 

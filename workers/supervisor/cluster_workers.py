@@ -114,10 +114,13 @@ class ClusterWorkers:
         """The last report; None if there is none yet."""
         return self._report
 
-    def update(self, report: WorkerReport | None, states: Iterable[WorkerState], at: float) -> list[WorkerEnd]:
+    def update(
+        self, report: WorkerReport | None, states: Iterable[WorkerState], at: float, *, closing: bool = False
+    ) -> list[WorkerEnd]:
         """Take over a report and an observation. Return the ends that are known by now, with their reasons.
 
-        Without a report nobody knows which workers have joined; then nothing counts as an end.
+        Without a report nobody knows which workers have joined; then nothing counts as an end. Once the cluster is
+        ``closing``, only what the runner reports as lost does.
         """
         before = self._observations
         self._observations = {
@@ -139,7 +142,14 @@ class ClusterWorkers:
         self._joined.update(report.connected, report.lost)
         self._forget(report)
         vanished = before.keys() - self._observations.keys()
+        if closing:
+            report = replace(report, wanted=())
         return [end for name in self._candidates(report, vanished) if (end := self._ended(name, report, at))]
+
+    def has_unexplained(self, report: WorkerReport) -> bool:
+        """Return True if a worker that the runner reports as lost isn't accounted for, or an event is due."""
+        pending = {name for name in report.lost if name in self._observations and name not in self._settled}
+        return bool(pending or self._reading or self.losses)
 
     def _candidates(self, report: WorkerReport, vanished: Iterable[str]) -> list[str]:
         """Return the names of workers that may have ended and aren't accounted for."""

@@ -1,4 +1,4 @@
-"""Decision on the workers of a run's own cluster to create and to delete. Pure: :mod:`workers.supervisor.scaling` acts on it.
+"""Decision on the workers of a run's own cluster to create and to delete. Pure; for :mod:`workers.supervisor.scaling`.
 
 The runner says which workers it wants; the supervisor holds it to the most that the request allows, and never lets two
 workers of one name live.
