@@ -52,9 +52,10 @@ class ClusterRun:
         wait_until(lambda: self.supervise() and condition(), what, timeout=timeout)
 
     def outcome(self) -> Outcome:
-        """Wait for the end of the runner, and return the outcome that it has reported."""
+        """Wait for the end of the runner, and return the outcome that it has reported: itself, or for its child."""
         self.until(lambda: self.runner.process.poll() is not None, "the runner's end")
-        return self.assigned.report_of(ReportKind.EXITED).outcome
+        died = ReportKind.DIED in self.assigned.report_kinds()
+        return self.assigned.report_of(ReportKind.DIED if died else ReportKind.EXITED).outcome
 
     def scheduler(self) -> int:
         """Return the pid of the scheduler."""
