@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
-import psutil
+import psutil  # type: ignore[import-untyped]  # Dask brings it
 import pytest
 
 from dispatcher.errors import ExecutorUnavailable, Permanent
