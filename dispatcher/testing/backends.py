@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SECRET = "a canary that nobody may see"
 
 _GONE = "gone"
+_SCALED = ("first_workers", "max_workers", "workers", "create_workers", "delete_workers", "worker_logs")
 
 
 @dataclass(kw_only=True)
@@ -122,10 +123,9 @@ class BackendService:
     @staticmethod
     def scaled(backend: Backend) -> Scaled:
         """Return a backend as one whose attempts have workers."""
-        from backends.base import Scaled
-
-        assert isinstance(backend, Scaled), f"backend {backend.name} lacks a method of Scaled"
-        return backend
+        lacking = [name for name in _SCALED if not hasattr(backend, name)]
+        assert not lacking, f"backend {backend.name} isn't Scaled: it lacks {', '.join(lacking)}"
+        return cast("Scaled", backend)
 
     def delete(self, handle: Mapping[str, Any] | None, request: Mapping[str, Any] | None) -> None:
         """Cancel until it is confirmed."""
