@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
+from dispatcher.environments.labels import Labels
 from dispatcher.errors import (
     INTERRUPTS,
     CancelInterrupt,
@@ -61,7 +62,7 @@ class Environment:
     #: value.
     added: ClassVar[tuple[str, ...]] = ()
 
-    labels: tuple[str, ...]
+    labels: Labels
     on_start: Callable[[], Any] | None
     on_exit: Callable[[], Any] | None
 
@@ -75,7 +76,7 @@ class Environment:
         for moment, callback in by_moment.items():
             if callback is not None:
                 signatures.check_callback(callback, subject=f"{type(self).__name__}.{moment}")
-        self._set(labels=check_labels(labels), **by_moment)
+        self._set(labels=Labels(check_labels(labels)), **by_moment)
 
     def setup(self, storage: Storage) -> None:
         """Create static infrastructure, if the class needs any; safe to repeat."""
@@ -110,7 +111,7 @@ class Environment:
                 failed = error
             if failed is not None:  # not above: on_exit must find no exception being handled
                 ended(_state_after(failed), failed)
-                self._exit_after_failure()
+                _exit_after_failure(self.on_exit)
                 raise failed
             ended(State.SUCCEEDED)
             if self.on_exit is not None:
@@ -197,16 +198,6 @@ class Environment:
 
         return run
 
-    def _exit_after_failure(self) -> None:
-        """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
-        try:
-            if self.on_exit is not None:
-                self.on_exit()
-        except INTERRUPTS:
-            raise
-        except BaseException:  # whatever it raises
-            logger.exception("on_exit raised, after the flow had failed")
-
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -216,6 +207,16 @@ class Environment:
         if name not in vars(self) and name in fields:  # by the constructor of the class that adds it
             return object.__setattr__(self, name, value)
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
+
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise the error of an attribute that doesn't exist, with what takes its place if Prefect 0.10 had it."""
+            from dispatcher.support.prefect_names import attribute_remedy
+
+            remedy = attribute_remedy(name)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(f"{message}: {remedy}" if remedy else message, name=name, obj=self)
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
@@ -299,6 +300,17 @@ def parameters_and_env(subject: str, kwargs: Mapping[str, Any]) -> tuple[dict[st
     if not isinstance(env, Mapping) or not all(isinstance(part, str) for item in env.items() for part in item):
         raise InvalidInput(f"{subject}.execute: env must map names to strings")
     return parameters, dict(env)
+
+
+def _exit_after_failure(on_exit: Callable[[], Any] | None) -> None:
+    """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
+    try:
+        if on_exit is not None:
+            on_exit()
+    except INTERRUPTS:
+        raise
+    except BaseException:  # whatever it raises
+        logger.exception("on_exit raised, after the flow had failed")
 
 
 def _state_after(error: BaseException) -> State:

@@ -117,12 +117,12 @@ def test_messages_that_nobody_reads_block_nobody() -> None:
         return read.endswith(b"\n") and b'"w30000"' in read
 
     wait_until(ends, "the latest report")
-    found = [json.loads(line) for line in read.splitlines()]
-    assert found[0] == {"line": ["w1", "stdout", "line 0".ljust(100), None, None]}
-    lines = [message["line"] for message in found if "line" in message]
+    received = [json.loads(line) for line in read.splitlines()]
+    assert received[0] == {"line": ["w1", "stdout", "line 0".ljust(100), None, None]}
+    lines = [message["line"] for message in received if "line" in message]
     assert len(lines) < 30_000
     assert sum("lines of the Dask cluster are missing" in line[2] for line in lines) >= 1
-    reports = [message["workers"]["wanted"] for message in found if "workers" in message]
+    reports = [message["workers"]["wanted"] for message in received if "workers" in message]
     assert len(reports) < 30_000
     assert reports[-1] == ["w30000"]
     messages.close()
