@@ -33,6 +33,13 @@ class OwnCluster:
 
 
 @contextmanager
+def keeping_configuration() -> Iterator[None]:
+    """Undo what a cluster adds to Dask's configuration."""
+    with dask.config.set(_UNSET):
+        yield
+
+
+@contextmanager
 def own_cluster(
     directory: Path,
     least: int = 1,
@@ -75,7 +82,7 @@ def opened(
     of_container = {**os.environ, **workers.variables, "TMPDIR": str(workers.temporary), **(variables or {})}
     try:
         with (
-            dask.config.set(_UNSET),  # what the cluster configures is undone
+            keeping_configuration(),
             open_cluster(
                 ClusterSpec(min_workers=least, max_workers=most, **fields), of_container,
                 on_report=workers.follow, on_end=ends.append,

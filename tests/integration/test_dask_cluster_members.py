@@ -1,4 +1,4 @@
-"""Who may join a run's own Dask cluster, what its members tell the run, and how they end. All processes are real."""
+"""The members of a run's own Dask cluster: who may join, what they tell the run, how they end. All are real processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
-import psutil
+import psutil  # type: ignore[import-untyped]  # Dask brings it
 import pytest
 
 from dispatcher.errors import ExecutorUnavailable, Permanent
@@ -101,9 +101,9 @@ def test_the_pages_listen_on_loopback(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"http://127.0.0.1:{own.workers.port + 1}/info/main/workers.html") as page:
             assert "w1" in page.read().decode()
         listening = [
-            found.laddr
-            for found in psutil.Process(own.cluster.scheduler_pid).net_connections()
-            if found.status == psutil.CONN_LISTEN and found.laddr.port != own.workers.port
+            connection.laddr
+            for connection in psutil.Process(own.cluster.scheduler_pid).net_connections()
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port != own.workers.port
         ]
         assert {address.ip for address in listening} == {"127.0.0.1"}
 

@@ -47,14 +47,15 @@ class ClusterRun:
         self._seen = len(reports)
         return True
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = 90) -> None:
+    def until(self, condition: Callable[[], Any], event: str, timeout: float = 90) -> None:
         """Wait while the reports are followed."""
-        wait_until(lambda: self.supervise() and condition(), what, timeout=timeout)
+        wait_until(lambda: self.supervise() and condition(), event, timeout=timeout)
 
     def outcome(self) -> Outcome:
-        """Wait for the end of the runner, and return the outcome that it has reported."""
+        """Wait for the end of the runner, and return the outcome that it has reported: itself, or for its child."""
         self.until(lambda: self.runner.process.poll() is not None, "the runner's end")
-        return self.assigned.report_of(ReportKind.EXITED).outcome
+        died = ReportKind.DIED in self.assigned.report_kinds()
+        return self.assigned.report_of(ReportKind.DIED if died else ReportKind.EXITED).outcome
 
     def scheduler(self) -> int:
         """Return the pid of the scheduler."""
