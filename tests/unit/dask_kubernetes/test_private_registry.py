@@ -12,6 +12,7 @@ import pytest
 from backends.container.secret_sources import REGISTRY_CREDENTIALS
 from backends.dask_kubernetes import manifest, pull_secret
 from backends.dask_kubernetes.backend import DaskKubernetesBackend
+from backends.kubernetes import manifest as job_manifests
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import DaskKubernetesEnvironment, InvalidInput, ModuleStorage
 from dispatcher.errors import Permanent, Transient
