@@ -190,6 +190,14 @@ class Backend(ABC):
         """
         return {}
 
+    @classmethod
+    def pages(cls, request: Request) -> Mapping[str, str]:
+        """Return how a person reaches the pages that an attempt serves while it runs, by name, without I/O.
+
+        The request comes from a record, as for :meth:`summary`; quote what a shell will read.
+        """
+        return {}
+
     @abstractmethod
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.
@@ -319,7 +327,7 @@ class Scaled(Protocol):
         """Return the workers of an attempt in the order of their numbers, without I/O.
 
         Those that ended are listed until they are deleted. One that is gone has the phase ``GONE`` for a while, or
-        isn't listed.
+        isn't listed. As with :meth:`Watched.watch`, changes that a watch misses are found by polls of the attempt.
 
         Raises:
             Transient: what exists isn't known now. A missing worker says nothing then.

@@ -80,7 +80,7 @@ class Workers:
         return self.processes[name].poll() is None
 
     def output(self, name: str) -> str:
-        """What a worker has written so far."""
+        """Return the lines that a worker has written so far."""
         return (self.directory / f"{name}.log").read_text(errors="replace")
 
     def end(self) -> None:

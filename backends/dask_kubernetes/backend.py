@@ -14,7 +14,7 @@ from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes.create import create
 from backends.dask_kubernetes.pull_secrets import PullSecrets
 from backends.dask_kubernetes.rendering import rendered
-from backends.dask_kubernetes.summary import summary
+from backends.dask_kubernetes.summary import pages, summary
 from backends.dask_kubernetes.workers import WorkerPods
 from backends.kubernetes.attempt_objects import BACKEND, AttemptObjects
 from backends.kubernetes.backend import KubernetesBackend
@@ -93,6 +93,10 @@ class DaskKubernetesBackend(KubernetesBackend):
     @classmethod
     def summary(cls, request: Request) -> Mapping[str, str]:
         return summary(request)
+
+    @classmethod
+    def pages(cls, request: Request) -> Mapping[str, str]:
+        return pages(request)
 
     def execute(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         """Create a Job that belongs to no run, and the workers that it starts with; return its handle.

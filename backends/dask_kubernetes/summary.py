@@ -1,15 +1,29 @@
-"""The facts of a request that people want to see. Pure.
+"""The facts of a request that people want to see, and the pages of its scheduler. Pure.
 
 A request is part of a record, which anybody may have written: a part that isn't as a worker writes it is left out.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from backends.base import Request
 from backends.kubernetes.summary import resources_of
 from backends.kubernetes.summary import summary as summary_of_job
+
+#: The port of the scheduler's pages, on the loopback interface of the flow's pod.
+PAGES_PORT = 8787
+
+
+def pages(request: Request) -> dict[str, str]:
+    """Return how people reach the scheduler's pages while the flow runs; nothing if a part of the request is wrong."""
+    job, namespace = summary_of_job(request).get("job"), request.get("namespace")
+    if not job or not isinstance(namespace, str):
+        return {}
+    forward = ["kubectl", "port-forward", "-n", namespace, f"job/{job}", f"{PAGES_PORT}:{PAGES_PORT}"]
+    link = f"http://127.0.0.1:{PAGES_PORT}/info/main/workers.html"
+    return {"dask pages": shlex.join(forward), "then open": link}
 
 
 def summary(request: Request) -> dict[str, str]:
@@ -20,7 +34,7 @@ def summary(request: Request) -> dict[str, str]:
         return facts
     least, most = workers.get("min"), workers.get("max")
     if isinstance(least, int) and isinstance(most, int):
-        facts["workers"] = f"{least} to {most}"
+        facts["workers allowed"] = f"{least} to {most}"
     if resources := resources_of(workers.get("pod"), workers.get("container")):
         facts["worker resources"] = resources
     return facts

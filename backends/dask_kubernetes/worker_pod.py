@@ -25,6 +25,7 @@ PRELOAD = "dispatcher.executors.dask_cluster.worker_life"
 GRACE = 10
 
 _DEATH_TIMEOUT = "60"  # seconds after which a worker without scheduler ends
+_PAGES = "127.0.0.1:0"  # served without a dashboard too, and without TLS
 _SCRATCH = "/tmp"
 _LOCAL_DIRECTORY = "/tmp/dask-worker"
 
@@ -119,8 +120,8 @@ def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> l
     }
     names = options.names()
     words = [word for name, value in chosen.items() if name not in names for word in (name, value)]
-    program = ["python3", "-P", "-m", "distributed.cli.dask_worker"]
-    return [*program, "--no-dashboard", "--no-nanny", "--preload", PRELOAD, *words, *options.words]
+    program = ["python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny"]
+    return [*program, "--no-dashboard", "--dashboard-address", _PAGES, "--preload", PRELOAD, *words, *options.words]
 
 
 def _dask_env(cert: str, key: str) -> dict[str, str]:

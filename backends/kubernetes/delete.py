@@ -14,6 +14,7 @@ from typing import Any
 
 from backends.base import Handle, Request
 from backends.kubernetes import manifest
+from backends.kubernetes.attempt_objects import worker_name
 from backends.kubernetes.cluster.cache import Cache
 from backends.kubernetes.grace import Need, shortened
 from backends.kubernetes.handle import JobKey, make_handle
@@ -112,7 +113,8 @@ def _delete_remains(jobs: Jobs, namespace: str, name: str, remains: Remains, *, 
     """
     abandoned = remains.abandoned
     for pod in abandoned:
-        logger.info("Deleting pod %s/%s, which doesn't go with its Job", namespace, pod["metadata"]["name"])
+        level = logging.DEBUG if worker_name(pod) and not pod["metadata"].get("orphaned") else logging.INFO
+        logger.log(level, "Deleting pod %s/%s, which doesn't go with its Job", namespace, pod["metadata"]["name"])
         jobs.delete_pod(namespace, pod)
     loses_secret = remains.job is None and (abandoned or (with_secret and not remains.pods)) and is_object_name(name)
     if loses_secret and jobs.read(namespace, name) is None:  # else the Secret is another Job's, whatever a pod claims

@@ -24,6 +24,7 @@ from backends.container.errors import refused
 from backends.container.image import default_image, image_of
 from backends.kubernetes import container_env, grace, job_policy
 from backends.kubernetes import job_spec as specs
+from backends.kubernetes.attempt_objects import BACKEND
 from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent
@@ -233,6 +234,7 @@ def _set_job(job: dict[str, Any], attempt: Attempt, settings: Settings) -> int:
     labels = _labels(attempt)
     for metadata in (job["metadata"], template["metadata"]):
         metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
+        metadata["labels"].pop(BACKEND, None)  # tells the Jobs of other backends
         metadata["annotations"] = {**(metadata.get("annotations") or {}), RUN: attempt.run_id, FLOW: attempt.flow}
     pod = template["spec"]
     graces = grace.of_pod(pod, runner.grace_seconds(settings))

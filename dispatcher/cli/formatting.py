@@ -124,8 +124,8 @@ def wait_of(event: Event) -> str:
 def workers_of(event: Event) -> list[str]:
     """Return the numbers of workers from this event on, and the ones lost, or why one waits."""
     losses = losses_of(event.data)
-    told = [loss.text for loss in losses] or [sentence(event.data)]
-    return [counted_workers(event.data), *filter(None, told)]
+    reasons = [loss.text for loss in losses] or [sentence(event.data)]
+    return [counted_workers(event.data), *filter(None, reasons)]
 
 
 def is_instant(event: Event, previous: Event | None) -> bool:

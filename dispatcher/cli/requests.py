@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dispatcher import registry
 from dispatcher.errors import DispatcherError
+from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
     from dispatcher.runs.record import Record
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 
 
 def summary(record: Record) -> dict[str, str]:
-    """Return the facts of the request by name; none if there is no request, or its backend isn't installed here."""
+    """Return the facts of the request by name, while the flow runs also how its pages are reached; none if there is
+    no request, or its backend isn't installed here."""
     body = _body(record)
     if body is None:
         return {}
     try:
-        return dict(registry.backend(record.spec.route.backend).summary(body))
+        backend = registry.backend(record.spec.route.backend)
     except DispatcherError:
         return {}
+    return {**backend.summary(body), **(backend.pages(body) if record.state is State.RUNNING else {})}
 
 
 def rendered(record: Record, settings: Settings) -> str:

@@ -115,7 +115,7 @@ class Environment:
                 failed = error
             if failed is not None:  # not above: on_exit must find no exception being handled
                 ended(_state_after(failed), failed)
-                self._exit_after_failure()
+                _exit_after_failure(self.on_exit)
                 raise failed
             ended(State.SUCCEEDED)
             if self.on_exit is not None:
@@ -201,16 +201,6 @@ class Environment:
                 return flow.run(parameters, executor)
 
         return run
-
-    def _exit_after_failure(self) -> None:
-        """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
-        try:
-            if self.on_exit is not None:
-                self.on_exit()
-        except INTERRUPTS:
-            raise
-        except BaseException:  # whatever it raises
-            logger.exception("on_exit raised, after the flow had failed")
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -314,6 +304,17 @@ def parameters_and_env(subject: str, kwargs: Mapping[str, Any]) -> tuple[dict[st
     if not isinstance(env, Mapping) or not all(isinstance(part, str) for item in env.items() for part in item):
         raise InvalidInput(f"{subject}.execute: env must map names to strings")
     return parameters, dict(env)
+
+
+def _exit_after_failure(on_exit: Callable[[], Any] | None) -> None:
+    """Call ``on_exit`` and log what it raises: the caller raises the flow's own exception."""
+    try:
+        if on_exit is not None:
+            on_exit()
+    except INTERRUPTS:
+        raise
+    except BaseException:  # whatever it raises
+        logger.exception("on_exit raised, after the flow had failed")
 
 
 def _state_after(error: BaseException) -> State:

@@ -1,4 +1,4 @@
-"""What an environment asks of the temporary Dask cluster that computes a run's tasks.
+"""The temporary Dask cluster that an environment asks for, to compute a run's tasks.
 
 Returned by :meth:`~dispatcher.environments.base.Environment.cluster`; the runner starts the cluster.
 """

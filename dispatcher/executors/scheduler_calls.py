@@ -1,4 +1,4 @@
-"""What a session asks of its Dask scheduler that Dask has no call for: to keep code bundles, and to forget lines.
+"""Calls of a session to its Dask scheduler that Dask itself lacks: to keep code bundles, and to forget lines.
 
 Any scheduler gets a function by ``run_function``. The scheduler of a run's own cluster blocks that, as it runs whatever
 a client sends; it has :data:`HANDLERS` instead, and says so in its identity. Imported only if Dask is installed.

@@ -136,13 +136,13 @@ def main() -> int:
     except DispatcherError as error:
         sys.stderr.write(f"runner: {escaped(str(error))}\n")
         return 2
-    with _own_cluster(environment):
+    with own_cluster(environment):
         environment.run_flow()  # type: ignore[attr-defined]  # environments with containers have it
     return 0
 
 
 @contextmanager
-def _own_cluster(environment: Environment) -> Iterator[None]:
+def own_cluster(environment: Environment) -> Iterator[None]:
     """Open the Dask cluster that an environment asks for, if it does, and wait for its workers. Nobody adapts it."""
     if (spec := environment.cluster()) is None:
         yield

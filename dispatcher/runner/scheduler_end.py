@@ -1,4 +1,4 @@
-"""What to say of a run whose own Dask scheduler has died."""
+"""The outcome of a run whose own Dask scheduler has died."""
 
 from __future__ import annotations
 

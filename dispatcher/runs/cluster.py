@@ -21,7 +21,7 @@ _NAME = re.compile(r"w[1-9][0-9]{0,5}")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReport:
-    """What a runner reports of its cluster's workers.
+    """A runner's report of its cluster's workers.
 
     Each name, such as ``w3``, stands for one worker; no other worker gets it later. ``wanted`` are those that shall
     exist, in order of their creation; ``connected`` those that are connected to the scheduler now. ``ready`` is True

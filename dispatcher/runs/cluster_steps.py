@@ -57,8 +57,8 @@ def note_workers(
     ready = after.ready and not before.ready
     cleared = set_wait(record, now, wait=None) if ready else None
     noted = (cleared.after if cleared is not None else record).but(workers=after)
-    seen = losses or trouble is not None or ready or after.counts != before.counts
-    events = (event(noted, EventKind.WORKERS, now, **_facts(after, losses, trouble)),) if seen else ()
+    is_news = losses or trouble is not None or ready or after.counts != before.counts
+    events = (event(noted, EventKind.WORKERS, now, **_facts(after, losses, trouble)),) if is_news else ()
     change = Change(before=record, after=noted, events=events)
     return change if cleared is None else cleared.then(change)
 
@@ -72,10 +72,10 @@ def note_worker_wait(record: Record, now: float, *, attempt: int, wait: Wait | N
     if workers is None or not record.awaits_workers or not _is_current(record, attempt):
         return None
     waiting = set_wait(record, now, wait=wait)
-    seen = workers if wait is None else replace(workers, cause=wait.cause, message=wait.text)
+    latest = workers if wait is None else replace(workers, cause=wait.cause, message=wait.text)
     if waiting is None:  # the same trouble as before, in other words
-        return None if seen.cause is workers.cause else Change(before=record, after=record.but(workers=seen))
-    return replace(waiting, after=waiting.after.but(workers=seen))
+        return None if latest.cause is workers.cause else Change(before=record, after=record.but(workers=latest))
+    return replace(waiting, after=waiting.after.but(workers=latest))
 
 
 def fail_cluster(record: Record, now: float, *, attempt: int, outcome: Outcome) -> Change | None:
@@ -101,6 +101,6 @@ def _is_current(record: Record, attempt: int) -> bool:
 
 def _facts(workers: ClusterState, losses: Sequence[WorkerLoss], trouble: Wait | None) -> dict[str, Any]:
     if losses:
-        told = [loss.to_json() for loss in losses[-MOST_LOSSES:]]
-        return {**workers.counts, **told[-1], "losses": told}
+        facts = [loss.to_json() for loss in losses[-MOST_LOSSES:]]
+        return {**workers.counts, **facts[-1], "losses": facts}
     return {**workers.counts, **({} if trouble is None else trouble.facts)}

@@ -168,11 +168,6 @@ class Record:
             after.mark_unverified()
         return after
 
-    def but_like(self, before: Record, after: Record) -> Record:
-        """Return a copy with the change from ``before`` to ``after``. Fields in which those are alike stay."""
-        old, new = before.__dict__, after.__dict__
-        return self.but(**{name: new[name] for name in _DEFAULTS if new[name] is not old[name]})
-
     def to_fields(self) -> dict[str, bytes | str]:
         """Return flat fields, as a hash stores them. A field with its default value is left out."""
         flat: dict[str, bytes | str] = {}

@@ -31,7 +31,7 @@ class WorkerLoss:
 
     @property
     def text(self) -> str:
-        """What happened, as one sentence. Not escaped."""
+        """The loss as one sentence. Not escaped."""
         head = str(self.cause or "lost")
         if self.exit_code is not None:
             head += f", exit code {self.exit_code}"

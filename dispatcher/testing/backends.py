@@ -89,7 +89,9 @@ class BackendService:
         return self.backend.poll(handles)
 
     def workers(self, handle: Mapping[str, Any]) -> list[str]:
-        """Return the names of the workers that aren't gone; ``["?"]`` while nobody knows."""
+        """Return the names of the workers that aren't gone; ``["?"]`` while nobody knows. The attempt is polled first,
+        as supervisors do all the time: that has looked up what a watch stopped to show."""
+        self.poll(handle)
         try:
             states = self.scaled(self.backend).workers(handle)
         except Transient:

@@ -14,16 +14,25 @@ from pathlib import Path
 import pytest
 
 from backends.base import Phase
+from backends.dask_kubernetes.backend import DaskKubernetesBackend
 from backends.fake import FakeBackend, FakeEnvironment
 from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
-from dispatcher import Cause, KubernetesJobEnvironment, LocalEnvironment, RemoteEnvironment, Settings, registry
+from dispatcher import (
+    Cause,
+    DaskKubernetesEnvironment,
+    KubernetesJobEnvironment,
+    LocalEnvironment,
+    RemoteEnvironment,
+    Settings,
+    registry,
+)
 from dispatcher.environments.base import Environment
 from dispatcher.runs.attempt import Attempt
 from dispatcher.testing import BackendContract, BackendService
 from tests.docs.blocks import blocks
 from tests.installed_plugin import installed
-from tests.kubernetes_api import FakeApiServer, kubeconfig
+from tests.kubernetes_api import FakeApiServer, FakeCluster, kubeconfig
 from tests.kubernetes_proxy import FaultProxy
 from tests.waiting import wait_until
 
@@ -68,48 +77,68 @@ class TestFake(NamedBackendContract):
         service.backend.close()
 
 
-class TestKubernetes(NamedBackendContract):
-    """An API server in this process, and a node on which no image can be pulled."""
+@contextmanager
+def on_kubernetes(
+    folder: Path, backend: type[KubernetesBackend], environment: Environment
+) -> Iterator[tuple[BackendService, FakeCluster]]:
+    """A backend before an API server in this process, and a node on which no image can be pulled."""
+    with FakeApiServer() as server, FaultProxy(lambda: HTTPConnection("127.0.0.1", server.port)) as proxy:
+        cluster = ClusterSettings(kubeconfig=kubeconfig(folder, proxy.port))
+        kubernetes = KubernetesSettings(clusters={"it": cluster}, url="redis://r.svc/0", request_timeout=20)
+        settings = Settings.load(kubernetes=kubernetes)
+        state = {"waiting": {"reason": "ErrImagePull", "message": "no route to the registry"}}
+        server.cluster.on_job = lambda job: server.cluster.add_pod(
+            job, phase="Pending", podIP="10.0.0.7", containerStatuses=[{"name": "flow", "state": state}]
+        )
+        backends: list[KubernetesBackend] = []
 
+        def reopen() -> KubernetesBackend:
+            backends.append(backend(settings))
+            return backends[-1]
+
+        @contextmanager
+        def lose_reply() -> Iterator[None]:
+            proxy.inject("lost_reply", "POST", "/jobs")
+            yield
+
+        @contextmanager
+        def cut_off() -> Iterator[None]:
+            for method in ("GET", "POST", "DELETE"):
+                proxy.inject("cut", method, "", times=10**6)
+            yield
+            proxy.faults.clear()
+
+        service = BackendService(
+            backend=reopen(),
+            environment=environment,
+            created=lambda: sum(change[1:3] == ("ADDED", "jobs") for change in server.cluster.history),
+            reopen=reopen,
+            cause=Cause.IMAGE_PULL,
+            lose_reply=lose_reply,
+            cut_off=cut_off,
+        )
+        yield service, server.cluster
+        for opened in backends:
+            opened.close()
+
+
+class TestKubernetes(NamedBackendContract):
     @pytest.fixture
     def service(self, tmp_path: Path) -> Iterator[BackendService]:
-        with FakeApiServer() as server, FaultProxy(lambda: HTTPConnection("127.0.0.1", server.port)) as proxy:
-            cluster = ClusterSettings(kubeconfig=kubeconfig(tmp_path, proxy.port))
-            kubernetes = KubernetesSettings(clusters={"it": cluster}, url="redis://r.svc/0", request_timeout=20)
-            settings = Settings.load(kubernetes=kubernetes)
-            state = {"waiting": {"reason": "ErrImagePull", "message": "no route to the registry"}}
-            server.cluster.on_job = lambda job: server.cluster.add_pod(
-                job, phase="Pending", containerStatuses=[{"name": "flow", "state": state}]
+        with on_kubernetes(tmp_path, KubernetesBackend, KubernetesJobEnvironment()) as (service, _):
+            yield service
+
+
+class TestDaskKubernetes(NamedBackendContract):
+    @pytest.fixture
+    def service(self, tmp_path: Path) -> Iterator[BackendService]:
+        environment = DaskKubernetesEnvironment(min_workers=2, max_workers=4)
+        with on_kubernetes(tmp_path, DaskKubernetesBackend, environment) as (service, cluster):
+            service.workers_created = lambda: sum(
+                (event, kind) == ("ADDED", "pods") and "dask-worker" in item["metadata"]["labels"]
+                for _, event, kind, item in cluster.history
             )
-            backends: list[KubernetesBackend] = []
-
-            def reopen() -> KubernetesBackend:
-                backends.append(KubernetesBackend(settings))
-                return backends[-1]
-
-            @contextmanager
-            def lose_reply() -> Iterator[None]:
-                proxy.inject("lost_reply", "POST", "/jobs")
-                yield
-
-            @contextmanager
-            def cut_off() -> Iterator[None]:
-                for method in ("GET", "POST", "DELETE"):
-                    proxy.inject("cut", method, "", times=10**6)
-                yield
-                proxy.faults.clear()
-
-            yield BackendService(
-                backend=reopen(),
-                environment=KubernetesJobEnvironment(),
-                created=lambda: sum(change[1:3] == ("ADDED", "jobs") for change in server.cluster.history),
-                reopen=reopen,
-                cause=Cause.IMAGE_PULL,
-                lose_reply=lose_reply,
-                cut_off=cut_off,
-            )
-            for backend in backends:
-                backend.close()
+            yield service
 
 
 class TestPlugin(NamedBackendContract):

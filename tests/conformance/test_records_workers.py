@@ -30,7 +30,10 @@ def claimed(records: Records, **options: Any) -> Record:
     record = accept(records, **options)
     record = records.runs.update(record.id, partial(transitions.claim, owner="w1"))
     intend = partial(
-        transitions.intend, epoch=record.epoch, request={"shard": "fake/1"}, workers=ClusterState(least=2, wanted=2)
+        transitions.intend,
+        epoch=record.epoch,
+        request={"shard": "fake/1", "body": {"a": 1}},
+        workers=ClusterState(least=2, wanted=2),
     )
     records.runs.update(record.id, intend)
     return records.runs.update(record.id, partial(transitions.claim_attempt, attempt=1, holder="pod"))
@@ -104,6 +107,18 @@ def test_fields_of_another_release_are_kept(records: Records) -> None:
     workers = records.runs.get(record.id)[0].workers
     assert workers is not None
     assert (workers.wanted, workers.others) == (4, {"spare": [1]})
+
+
+def test_a_change_of_a_record_with_less_leaves_what_that_lacks(records: Records) -> None:
+    record = claimed(records)
+    slim = record.but(request={"shard": "fake/1"})
+    assert record.request is not None
+    assert "body" in record.request
+    step = partial(cluster_steps.note_workers, attempt=1, workers=ClusterState(wanted=3))
+    records.runs.update(record.id, step, record=slim, now=1.0)
+    stored = records.runs.get(record.id)[0]
+    assert stored.workers is not None
+    assert (stored.workers.wanted, stored.request) == (3, record.request)
 
 
 def test_lines_of_workers_are_numbered_apart_from_the_flow_s(records: Records) -> None:

@@ -15,6 +15,8 @@ from dispatcher.executors.dask_cluster.cluster import DaskCluster, SchedulerEnd,
 from tests.dask_workers import Workers
 from tests.waiting import wait_until
 
+_UNSET = {f"distributed.comm.tls.{name}": None for name in ("ca-file", "client.cert", "client.key")}
+
 
 class OwnCluster:
     """A cluster, the executor of its flow and its workers."""
@@ -28,6 +30,13 @@ class OwnCluster:
     def wait_for(self, *names: str) -> None:
         """Wait until exactly these workers are connected."""
         wait_until(lambda: set(self.workers.connected) == set(names), f"workers {names}", timeout=90)
+
+
+@contextmanager
+def keeping_configuration() -> Iterator[None]:
+    """Undo what a cluster adds to Dask's configuration."""
+    with dask.config.set(_UNSET):
+        yield
 
 
 @contextmanager
@@ -73,7 +82,7 @@ def opened(
     of_container = {**os.environ, **workers.variables, "TMPDIR": str(workers.temporary), **(variables or {})}
     try:
         with (
-            dask.config.set(),  # what the cluster configures is undone
+            keeping_configuration(),
             open_cluster(
                 ClusterSpec(min_workers=least, max_workers=most, **fields), of_container,
                 on_report=workers.follow, on_end=ends.append,

@@ -116,7 +116,7 @@ class ScaledBackend(FakeWorkers, ScriptedBackend):
 
 
 def alive(state: WorkerState) -> bool:
-    """Whether a worker hasn't ended."""
+    """Return True if a worker hasn't ended."""
     return state.observation.phase not in {Phase.ENDED, Phase.GONE}
 
 

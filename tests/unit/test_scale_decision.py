@@ -1,4 +1,4 @@
-"""Which workers are created and deleted: rules one by one, and at random against a service that lags and fails."""
+"""Decisions on workers to create and to delete: the rules, and at random a service that lags and fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def decided(most: int = 3, **facts: Any) -> tuple[str, str]:
     """The names to create and those to delete, as text; ``phases`` are given as text: "w1:running"."""
     phases = {name: Phase(phase) for name, _, phase in (item.partition(":") for item in facts.pop("exist", "").split())}
     wanted = facts.pop("wanted", None)
-    sets = {name: frozenset(value.split()) if isinstance(value, str) else value for name, value in facts.items()}
+    sets: dict[str, Any] = {
+        name: frozenset(value.split()) if isinstance(value, str) else value for name, value in facts.items()
+    }
     decision = decide(ClusterView(wanted=None if wanted is None else wanted.split(), most=most, phases=phases, **sets))
     return " ".join(decision.create), " ".join(decision.delete)
 
@@ -53,8 +55,8 @@ def test_the_same_name_is_created_again_only_once_its_worker_is_gone() -> None:
     assert decided(wanted="w1", spent="w1") == ("", ""), "it had joined"
 
 
-def test_what_is_still_read_is_kept() -> None:
-    assert decided(wanted="", exist="w1:ended w2:running", kept="w1 w2") == ("", "")
+def test_what_is_still_read_is_spared() -> None:
+    assert decided(wanted="", exist="w1:ended w2:running", spared="w1 w2") == ("", "")
 
 
 def test_a_creation_that_may_have_failed_is_repeated_in_its_own_room() -> None:

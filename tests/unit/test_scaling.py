@@ -178,6 +178,7 @@ def test_a_quota_is_the_run_s_wait(scene: ScalingScene) -> None:
 def test_start_within_lasts_until_the_workers_have_joined(tmp_path: Path) -> None:
     scene = ScalingScene(tmp_path, play="image_pull")
     scene.begin(start_within=0.3)
+    scene.say("w1")
     scene.until(lambda: scene.state.failure is not None, "the end of start_within")
     assert scene.scaled.cancelled == set()
     scene.until(lambda: scene.scaled.cancelled, "the deletion")
@@ -194,6 +195,7 @@ def test_start_within_lasts_until_the_workers_have_joined(tmp_path: Path) -> Non
 
 def test_start_within_without_a_reason_is_a_deadline(scene: ScalingScene) -> None:
     scene.begin(start_within=0.3)
+    scene.say("w1")
     scene.until(lambda: scene.scaled.cancelled, "the deletion")
     scene.scaled.observations[str((scene.run.handle or {})["name"])] = Observation(phase=Phase.GONE)
     scene.until(lambda: scene.run.terminal, "its end")
@@ -213,11 +215,40 @@ def test_start_within_doesn_t_end_a_flow_that_has_started(scene: ScalingScene) -
     assert (scene.state.failure, scene.scaled.cancelled) == (None, set())
 
 
+def test_a_supervisor_that_is_new_to_a_run_hears_its_runner_before_start_within_ends_it(scene: ScalingScene) -> None:
+    """Its predecessor may have died between the report that the flow has started and the record."""
+    scene.begin(start_within=0.1)
+    scene.until(lambda: scene.records.runs.now() > (scene.run.start_by or 0.0), "the end of start_within")
+    scene.round()
+    assert scene.state.failure is None
+    scene.say("w1")
+    scene.until(lambda: scene.state.failure is not None, "the end")
+
+
+def test_a_run_that_is_cancelled_loses_no_workers(scene: ScalingScene) -> None:
+    started(scene)
+    scene.update("run1", transitions.request_cancel)
+    scene.scaled.delete_workers(scene.run.handle or {}, ["w1"])
+    for _ in range(3):
+        scene.round()
+    assert (scene.state.lost, scene.log()) == (0, [])
+
+
+def test_workers_that_end_with_the_flow_are_not_lost(scene: ScalingScene) -> None:
+    started(scene)
+    scene.update("run1", partial(transitions.settle, epoch=scene.run.epoch, outcome=Outcome()))
+    scene.scaled.play("w1", "failed")
+    scene.say("w1", connected="")
+    for _ in range(3):
+        scene.round()
+    assert (scene.state.lost, scene.log()) == (0, [])
+
+
 def test_workers_that_are_refused_for_good_end_an_attempt_that_waits_for_them(scene: ScalingScene) -> None:
     def refused(*arguments: object) -> None:
         raise Permanent("worker w1: the admission says no", cause=Cause.CONFIG_ERROR, reason="Forbidden")
 
-    scene.scaled.create_workers = refused  # type: ignore[method-assign]
+    scene.scaled.create_workers = refused  # type: ignore[method-assign, assignment]
     scene.begin()
     scene.until(lambda: scene.scaled.cancelled, "the deletion")
     failure = scene.state.failure
@@ -231,7 +262,7 @@ def test_workers_that_are_refused_leave_a_flow_that_computes_alone(scene: Scalin
     def refused(*arguments: object) -> None:
         raise Permanent("worker w2: the admission says no", cause=Cause.CONFIG_ERROR, reason="Forbidden")
 
-    scene.scaled.create_workers = refused  # type: ignore[method-assign]
+    scene.scaled.create_workers = refused  # type: ignore[method-assign, assignment]
     scene.say("w1", "w2", connected="w1")
     scene.until(lambda: any(event.data.get("cause") == "config_error" for event in scene.events()), "an event")
     assert scene.state.failure is None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -64,13 +64,15 @@ def store_handle(scene: Scene) -> None:
         return scene.record("r1").state is State.CRASHED
 
     wait_until(crashed, "the observation to be acted on")
-    assert scene.supervisor.tick() is None, "all changes are matched"
+    scene.supervisor.tick()
+    assert scene.supervisor.next_in == math.inf, "all changes are matched"
 
 
 def test_a_handle_may_be_about_to_be_stored(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 60.0)
     request(scene)
-    assert scene.supervisor.tick() is not None, "another tick is asked for"
+    scene.supervisor.tick()
+    assert scene.supervisor.next_in < math.inf, "another tick is asked for"
     scene.supervisor.tick()
     assert scene.counting.read == 1, "not within the interval"
     monkeypatch.setattr(unmatched, "READ_INTERVAL", 0.0)
@@ -91,7 +93,8 @@ def test_runs_of_other_workers_are_not_read() -> None:
     (foreign, *_) = [run_id for run_id in ids if shard_of("scripted", run_id) not in scene.supervisor.held]
     scene.counting.read = 0
     scene.backend.changed("pod", foreign)
-    assert scene.supervisor.tick() is None
+    scene.supervisor.tick()
+    assert scene.supervisor.next_in == math.inf
     assert scene.counting.read == 0
 
 
@@ -103,8 +106,9 @@ def test_a_run_that_has_ended_is_read_once(exists: bool, scene: Scene, monkeypat
         scene.submit("r1")
         scene.update("r1", transitions.request_cancel)
     scene.backend.changed("pod", "r1")
-    ticks: list[Any] = [scene.supervisor.tick() for _ in range(3)]
-    assert ticks == [None, None, None]
+    for _ in range(3):
+        scene.supervisor.tick()
+        assert scene.supervisor.next_in == math.inf
     assert scene.counting.read == 1
 
 
@@ -115,5 +119,6 @@ def test_an_unmatched_change_is_forgotten_after_a_while(scene: Scene, monkeypatc
     scene.submit("r1")
     scene.update("r1", partial(transitions.claim, owner="w1"))
     scene.backend.changed("pod", "r1")
-    assert scene.supervisor.tick() is None
+    scene.supervisor.tick()
+    assert scene.supervisor.next_in == math.inf
     assert scene.counting.read == 1

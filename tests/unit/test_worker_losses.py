@@ -15,7 +15,7 @@ from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.states import Cause, State
 from dispatcher.runs.worker_loss import WorkerLoss
 from tests.unit.scaling_scene import ScalingScene
-from workers.supervisor import scaling
+from workers.supervisor import reports, scaling
 from workers.supervisor.supervisor import Supervisor
 
 STOPPED = Outcome(cause=Cause.PREEMPTED, reason="SIGTERM", message="the runner was told to stop")
@@ -158,3 +158,38 @@ def test_show_and_explain_tell_of_workers(scene: ScalingScene) -> None:
     sentences = explain(scene.run, now=scene.records.runs.now(), workers=[])
     assert "Its cluster's workers: 1 wanted, 0 running, 1 lost." in sentences
     assert f"The last one lost: {lost}" in sentences
+
+
+def test_the_end_of_a_flow_that_failed_waits_for_the_reason_of_a_loss(scene: ScalingScene) -> None:
+    scene.say("w1", connected="w1")
+    scene.until(lambda: scene.state.running == 1, "the start of the flow")
+    scene.say("w2", ready=True, lost="w1")
+    failed = Outcome(cause=Cause.USER_ERROR, reason="KilledWorker", message="the task killed its worker")
+    scene.report(scene.run, ReportKind.EXITED, failed)
+    scene.round()
+    assert scene.run.settled is State.FAILED, "whatever becomes of the supervisor"
+    assert not scene.run.terminal
+    scene.scaled.play("w1", "oom")
+    scene.until(lambda: scene.run.terminal, "its end")
+    assert scene.run.outcome == failed
+    assert scene.events()[-1].data["cause"] == "oom_killed"
+    assert scene.created == ["w1"], "a flow that has ended gets no more workers"
+
+
+def test_the_end_of_a_flow_that_lost_no_worker_waits_for_nothing(scene: ScalingScene) -> None:
+    scene.say("w1", connected="w1")
+    scene.until(lambda: scene.state.running == 1, "the start of the flow")
+    scene.report(scene.run, ReportKind.EXITED, Outcome(cause=Cause.USER_ERROR))
+    scene.round()
+    assert scene.run.state is State.FAILED
+
+
+def test_a_loss_without_a_reason_does_not_hold_the_end_for_long(
+    scene: ScalingScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "LOSS_TIMEOUT", 0.2)
+    scene.say("w1", connected="w1")
+    scene.until(lambda: scene.state.running == 1, "the start of the flow")
+    scene.say("w2", ready=True, lost="w1")
+    scene.report(scene.run, ReportKind.EXITED, Outcome(cause=Cause.USER_ERROR))
+    scene.until(lambda: scene.run.state is State.FAILED, "its end")

@@ -1,4 +1,4 @@
-"""What a supervisor remembers of the workers of one attempt's cluster. No I/O; for :mod:`workers.supervisor.scaling`.
+"""A supervisor's memory of the workers of one attempt's cluster. No I/O; for :mod:`workers.supervisor.scaling`.
 
 Nothing of it is stored but the numbers in the record. After a takeover the runner's next heartbeat brings the rest.
 """
@@ -52,24 +52,29 @@ class WorkerEnd:
     @property
     def hopeless(self) -> bool:
         """Return True if its container can't run, so that another one couldn't either."""
-        seen = self.observation
-        return not self.joined and seen is not None and seen.exit_code is None and seen.cause in _NEVER_RAN
+        observation = self.observation
+        return (
+            not self.joined
+            and observation is not None
+            and observation.exit_code is None
+            and observation.cause in _NEVER_RAN
+        )
 
     @property
     def loss(self) -> WorkerLoss:
         """The loss that it is."""
-        seen = self.observation
-        if seen is None:
+        observation = self.observation
+        if observation is None:
             message = "its container was deleted" if self.vanished else "it lost its connection, and its container runs"
             cause = Cause.KILLED if self.vanished else None
             return WorkerLoss(name=self.name, joined=self.joined, cause=cause, message=message)
         return WorkerLoss(
             name=self.name,
             joined=self.joined,
-            cause=seen.cause or (None if self.joined else Cause.START_FAILED),
-            reason=seen.reason,
-            message=seen.message,
-            exit_code=seen.exit_code,
+            cause=observation.cause or (None if self.joined else Cause.START_FAILED),
+            reason=observation.reason,
+            message=observation.message,
+            exit_code=observation.exit_code,
         )
 
 
@@ -97,7 +102,7 @@ class ClusterWorkers:
         self._inherited = "" if state.last_loss is None else state.last_loss.name  # accounted for by another supervisor
         self._told: dict[str, float] = {}  # key of a wait → when it was seen last since an event told of it
         self._report: WorkerReport | None = None
-        self._seen: dict[str, Observation] = {}  # of the workers that exist
+        self._observations: dict[str, Observation] = {}  # of the workers that exist
         self._joined: set[str] = set()
         self._ending: dict[str, float] = {}  # since when an end is known whose reason isn't
         self._reading: set[str] = set()  # their last lines are read
@@ -109,20 +114,25 @@ class ClusterWorkers:
         """The last report; None if there is none yet."""
         return self._report
 
-    def update(self, report: WorkerReport | None, states: Iterable[WorkerState], at: float) -> list[WorkerEnd]:
+    def update(
+        self, report: WorkerReport | None, states: Iterable[WorkerState], at: float, *, closing: bool = False
+    ) -> list[WorkerEnd]:
         """Take over a report and an observation. Return the ends that are known by now, with their reasons.
 
-        Without a report nobody knows which workers have joined; then nothing counts as an end.
+        Without a report nobody knows which workers have joined; then nothing counts as an end. Once the cluster is
+        ``closing``, only what the runner reports as lost does.
         """
-        before = self._seen
-        self._seen = {state.name: state.observation for state in states if state.observation.phase is not Phase.GONE}
-        if (inherited := self._seen.get(self._inherited)) is not None and inherited.phase in OVER:
+        before = self._observations
+        self._observations = {
+            state.name: state.observation for state in states if state.observation.phase is not Phase.GONE
+        }
+        if (inherited := self._observations.get(self._inherited)) is not None and inherited.phase in OVER:
             self._settled.add(self._inherited)
         self._inherited = ""
         self._requested = {
             name: request
             for name, request in self._requested.items()
-            if name not in self._seen and at - request[0] < UNSEEN_FOR
+            if name not in self._observations and at - request[0] < UNSEEN_FOR
         }
         self._report = report
         if report is None:
@@ -131,39 +141,48 @@ class ClusterWorkers:
             self.unjoined = 0
         self._joined.update(report.connected, report.lost)
         self._forget(report)
-        vanished = before.keys() - self._seen.keys()
+        vanished = before.keys() - self._observations.keys()
+        if closing:
+            report = replace(report, wanted=())
         return [end for name in self._candidates(report, vanished) if (end := self._ended(name, report, at))]
+
+    def has_unexplained(self, report: WorkerReport) -> bool:
+        """Return True if a worker that the runner reports as lost isn't accounted for, or an event is due."""
+        pending = {name for name in report.lost if name in self._observations and name not in self._settled}
+        return bool(pending or self._reading or self.losses)
 
     def _candidates(self, report: WorkerReport, vanished: Iterable[str]) -> list[str]:
         """Return the names of workers that may have ended and aren't accounted for."""
-        over = {name for name, seen in self._seen.items() if seen.phase in OVER}
-        lost = {name for name in report.lost if name in self._seen}
+        over = {name for name, observation in self._observations.items() if observation.phase in OVER}
+        lost = {name for name in report.lost if name in self._observations}
         names = (over | lost | set(vanished) | self._ending.keys()) - self._settled - self._reading
         return sorted(names, key=worker_number)
 
     def _ended(self, name: str, report: WorkerReport, at: float) -> WorkerEnd | None:
         """Return the end of a worker, once its reason is known or won't be; None also if it was asked for."""
-        seen, lost = self._seen.get(name), name in report.lost
-        over = seen is None or seen.phase in OVER
+        observation, lost = self._observations.get(name), name in report.lost
+        over = observation is None or observation.phase in OVER
         if not over and not lost:  # it runs
             self._ending.pop(name, None)
             return None
-        if not lost and name not in report.wanted and (seen is None or seen.cause not in _DISASTERS):
+        if not lost and name not in report.wanted and (observation is None or observation.cause not in _DISASTERS):
             self._settle(name)
             return None
         since = self._ending.setdefault(name, at)
-        if at - since < self._patience(name, seen, lost=lost, over=over):
+        if at - since < self._patience(name, observation, lost=lost, over=over):
             return None
         del self._ending[name]
         self._reading.add(name)
         joined = name in self._joined
-        return WorkerEnd(name=name, joined=joined, observation=seen if over else None, vanished=seen is None)
+        return WorkerEnd(
+            name=name, joined=joined, observation=observation if over else None, vanished=observation is None
+        )
 
-    def _patience(self, name: str, seen: Observation | None, *, lost: bool, over: bool) -> float:
+    def _patience(self, name: str, observation: Observation | None, *, lost: bool, over: bool) -> float:
         """Return the seconds for which an end waits for its reason."""
         if name in self._joined and not lost:
             return RUNNER_TIMEOUT
-        return REASON_TIMEOUT if not over or (seen is not None and seen.tentative) else 0.0
+        return REASON_TIMEOUT if not over or (observation is not None and observation.tentative) else 0.0
 
     def _settle(self, name: str) -> None:
         self._ending.pop(name, None)
@@ -171,9 +190,9 @@ class ClusterWorkers:
 
     def _forget(self, report: WorkerReport) -> None:
         """Forget the workers that are gone and that nobody will name again."""
-        known = {*report.wanted, *report.connected, *report.lost, *self._seen, *self._ending, *self._reading}
-        self._joined &= known
-        self._settled &= known
+        names = {*report.wanted, *report.connected, *report.lost, *self._observations, *self._ending, *self._reading}
+        self._joined &= names
+        self._settled &= names
 
     def account(self, end: WorkerEnd) -> WorkerLoss:
         """Count the loss of a worker whose last lines were read, or can't be."""
@@ -201,14 +220,14 @@ class ClusterWorkers:
             ready: whether the record says that the least workers have joined.
             growing: whether any may be created.
         """
-        phases = {name: seen.phase for name, seen in self._seen.items()}
+        phases = {name: observation.phase for name, observation in self._observations.items()}
         report = self._report
         creating = frozenset(name for name, (_, failed) in self._requested.items() if not failed)
         if report is None:
-            wanted, connected, kept = None if ready else self.first, frozenset[str](), frozenset(phases)
+            wanted, connected, spared = None if ready else self.first, frozenset[str](), frozenset(phases)
         else:
             wanted, connected = report.wanted, frozenset(report.connected)
-            kept = frozenset(self._ending.keys() | self._reading)
+            spared = frozenset(self._ending.keys() | self._reading)
         return ClusterView(
             wanted=wanted,
             connected=connected,
@@ -217,7 +236,7 @@ class ClusterWorkers:
             creating=creating,
             doubtful=frozenset(self._requested.keys() - creating),
             spent=frozenset(self._joined - connected),
-            kept=kept,
+            spared=spared,
             growing=growing,
         )
 
@@ -239,13 +258,13 @@ class ClusterWorkers:
         """Return why workers wait: of the first one that does, with its name; None if none does."""
         waiting = [
             name
-            for name, seen in self._seen.items()
-            if seen.phase is Phase.WAITING and seen.cause is not None and name not in self._settled
+            for name, observation in self._observations.items()
+            if observation.phase is Phase.WAITING and observation.cause is not None and name not in self._settled
         ]
         if not waiting:
             return self.refusal
         name = min(waiting, key=worker_number)
-        return _named(name, self._seen[name])
+        return _named(name, self._observations[name])
 
     def news(self, trouble: Wait | None, at: float) -> Wait | None:
         """Return the reason for which workers wait, unless an event has told of it; :meth:`told` notes that."""
@@ -258,9 +277,9 @@ class ClusterWorkers:
 
     def told(self, trouble: Wait, at: float) -> None:
         """Note that an event has told of a reason."""
-        self._told = {key: seen for key, seen in self._told.items() if at - seen < OLD_NEWS} | {trouble.key: at}
+        self._told = {key: when for key, when in self._told.items() if at - when < OLD_NEWS} | {trouble.key: at}
 
 
-def _named(name: str, seen: Observation) -> Wait:
-    message = f"worker {name}: {seen.message}" if seen.message else f"worker {name}"
-    return Wait.of(seen.cause, seen.reason, message)
+def _named(name: str, observation: Observation) -> Wait:
+    message = f"worker {name}: {observation.message}" if observation.message else f"worker {name}"
+    return Wait.of(observation.cause, observation.reason, message)

@@ -127,8 +127,8 @@ def explainable(record: Record, outcome: Outcome, observation: Observation | Non
     if not told_to_stop(outcome):
         return False
     settled = record.outcome is not None and not told_to_stop(record.outcome)
-    known = _failure(record) is not None or record.last_cause is not None
-    if settled or known or record.state is State.CANCELLING or overdue(record, now):
+    noted = _failure(record) is not None or record.last_cause is not None
+    if settled or noted or record.state is State.CANCELLING or overdue(record, now):
         return False
     if (
         observation is None or observation.tentative

@@ -17,7 +17,7 @@ from dispatcher.records.runs import Transition
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import Cause
+from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from dispatcher.support.failpoints import failpoint
 from dispatcher.support.log_throttle import LogThrottle
@@ -34,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 #: Entries read at once.
 PAGE = 1000
+
+#: Seconds for which the end of a flow that failed, perhaps of a worker's loss, waits for that one's reason. A node
+#: reports it some time after the connection was lost, and no event may follow the run's last one.
+LOSS_TIMEOUT = 6.0
 
 _SIGNS_OF_LIFE = frozenset({ReportKind.ALIVE, ReportKind.WORKERS, ReportKind.UNKNOWN})
 
@@ -77,6 +81,8 @@ class Reports:
         self._malformed = MalformedEntries(verifier.records.rejections)
         self._throttle = LogThrottle(logger)
         self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
+        #: Whether the reason of a loss of a run's workers may be found soon.
+        self.explains_losses: Callable[[Record], bool] = lambda record: False
 
     @property
     def waiting(self) -> Collection[str]:
@@ -111,8 +117,7 @@ class Reports:
             if record is None or record.attempt != report.attempt:
                 del self._waiting[run_id]
                 continue
-            observation = self._observer.observe(record.handle)
-            if explainable(record, report.outcome, observation, now) and time.monotonic() < until:
+            if time.monotonic() < until and self._pause_of(record, report, now):
                 continue
             del self._waiting[run_id]
             try:
@@ -173,17 +178,25 @@ class Reports:
             self._heartbeats.workers_reported(record, report.workers)
         if report.kind in _SIGNS_OF_LIFE:
             return
-        ends = report.kind in {ReportKind.EXITED, ReportKind.DIED}
-        if (
-            ends
-            and record.owner == lease.name
-            and explainable(record, report.outcome, self._observer.observe(record.handle), now)
-        ):
+        if record.owner == lease.name and (pause := self._pause_of(record, report, now)):
             self._cache.put(record)
-            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + EXPLANATION_TIMEOUT))
+            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + pause))
+            if not told_to_stop(report.outcome):  # no later finding changes it
+                settle = partial(transitions.settle, epoch=record.epoch, outcome=report.outcome)
+                self._write(record, report, settle, lease, now)
             return
         at = _time(entry) if report.kind is ReportKind.CLAIMED else None
         self._write(record, report, self._step(record, report, now, at), lease, now)
+
+    def _pause_of(self, record: Record, report: Report, now: float) -> float:
+        """Return the seconds for which an end waits at most until its reason can be known; 0: it needn't wait."""
+        if report.kind in {ReportKind.EXITED, ReportKind.DIED}:
+            if explainable(record, report.outcome, self._observer.observe(record.handle), now):
+                return EXPLANATION_TIMEOUT
+            failed = report.kind is ReportKind.EXITED and report.outcome.cause is Cause.USER_ERROR
+            if failed and record.state is State.RUNNING and self.explains_losses(record):
+                return LOSS_TIMEOUT
+        return 0.0
 
     def _write(self, record: Record, report: Report, step: Transition, lease: Lease, now: float) -> None:
         after = self._records.runs.update(record.id, step, record=record, now=now, lease=lease)

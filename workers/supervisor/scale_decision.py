@@ -1,4 +1,4 @@
-"""Which workers of a run's own cluster to create and to delete. Pure: :mod:`workers.supervisor.scaling` acts on it.
+"""Decision on the workers of a run's own cluster to create and to delete. Pure; for :mod:`workers.supervisor.scaling`.
 
 The runner says which workers it wants; the supervisor holds it to the most that the request allows, and never lets two
 workers of one name live.
@@ -16,7 +16,7 @@ from workers.supervisor.judgement import OVER
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """What is known of the workers of one attempt.
+    """The workers of one attempt, as far as they are known.
 
     Args:
         wanted: names of the workers that shall exist, in order of their creation; None: nobody has said.
@@ -26,7 +26,7 @@ class ClusterView:
         creating: those whose creation was requested, and that will soon be seen.
         doubtful: those whose creation has failed, and that may exist all the same.
         spent: those that had joined and left; their names are never used again.
-        kept: those that mustn't be deleted yet: the reason of their end, or their last lines, are still read.
+        spared: those that mustn't be deleted yet: the reason of their end, or their last lines, are still read.
         growing: whether any may be created.
     """
 
@@ -37,7 +37,7 @@ class ClusterView:
     creating: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
     spent: frozenset[str] = frozenset()
-    kept: frozenset[str] = frozenset()
+    spared: frozenset[str] = frozenset()
     growing: bool = True
 
     @property
@@ -63,7 +63,7 @@ def decide(view: ClusterView) -> ScaleDecision:
     over = {name for name, phase in view.phases.items() if phase in OVER}
     living = view.phases.keys() - over
     unwanted = set() if view.wanted is None else living - allowed - view.connected
-    delete = (over | unwanted) - view.kept
+    delete = (over | unwanted) - view.spared
     if not view.growing:
         return ScaleDecision(delete=_ordered(delete))
     # What has vanished with its node is deleted when that comes back, and ends by itself.

@@ -19,7 +19,7 @@ from dispatcher.errors import Permanent, Refused, SealBroken, Transient, Unknown
 from dispatcher.runs import cluster_steps, transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import State
+from dispatcher.runs.states import Cause, State
 from dispatcher.runs.wait import Wait
 from dispatcher.support.failpoints import failpoint
 from workers.error_isolation import ErrorIsolation
@@ -27,6 +27,7 @@ from workers.execution.provisioning import as_permanent
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.cluster_workers import MOST_UNJOINED, ClusterWorkers, WorkerEnd
 from workers.supervisor.heartbeats import Heartbeats
+from workers.supervisor.judgement import overdue
 from workers.supervisor.record_verifier import RecordVerifier
 from workers.supervisor.record_writer import RecordWriter
 from workers.supervisor.scale_decision import decide
@@ -40,8 +41,16 @@ BATCH = 25
 #: Seconds between two notes in a record, so that thousands of workers don't cost as many writes and events.
 NOTE_INTERVAL = 1.0
 
+#: Seconds within which a runner has reported again: until then, a supervisor that is new to a run doesn't know whether
+#: its cluster has become ready.
+REPORTED_WITHIN = 15.0
+
 #: Seconds between two requests for workers of one attempt; after a refusal for good, of a cluster that computes.
 CREATE_INTERVAL, REFUSED_INTERVAL = 0.1, 30.0
+
+
+#: Causes that are noted of an attempt that is being ended.
+_ENDING = frozenset({Cause.PREEMPTED, Cause.EVICTED, Cause.SPOT_INTERRUPTED, Cause.DEADLINE})
 
 
 class Scaling:
@@ -91,10 +100,20 @@ class Scaling:
         self._clusters = {run_id: cluster for run_id, cluster in self._clusters.items() if run_id in runs}
         self._due = {run_id: at for run_id, at in self._due.items() if run_id in runs}
 
-    def work(self, records: Iterable[Record], now: float) -> None:
+    def explains_losses(self, record: Record) -> bool:
+        """Return True if the reason of a loss of a run's workers may be found soon, and an event will tell of it."""
+        cluster, report = self._clusters.get(record.id), self._heartbeats.workers_of(record)
+        if cluster is None or cluster.attempt != record.attempt or report is None:
+            return False
+        return cluster.has_unexplained(report)
+
+    def work(self, records: Iterable[Record], now: float, ended: Collection[str] = ()) -> None:
         """Scale the clusters of these runs, of those whose runners have reported, and of those that are due.
 
-        Call after all reports were read. ``now`` is the server's clock.
+        Args:
+            records: the runs, after all reports were read.
+            now: the server's clock.
+            ended: ids of the runs whose flow has ended, whatever their record says.
         """
         reported, at = self._heartbeats.take_reported(), self._clock()
         if self._backend is None:
@@ -106,13 +125,18 @@ class Scaling:
             if record is None or record.workers is None or self._writer.shards.lease(record.owner) is None:
                 continue
             with self._isolation.run(run_id):
-                self._scale(self._backend, record, now, at)
+                over = run_id in ended or record.settled_at is not None
+                self._scale(self._backend, record, now, over=over)
 
-    def _scale(self, backend: Scaled, record: Record, now: float, at: float) -> None:
-        if record.state not in {State.RUNNING, State.CANCELLING} or record.handle is None or record.workers is None:
+    def _scale(self, backend: Scaled, record: Record, now: float, *, over: bool) -> None:
+        if record.state is not State.RUNNING or record.handle is None or record.workers is None:
             return
+        if record.workers.failure is not None or record.last_cause in _ENDING or overdue(record, now):
+            return  # it is being ended, with all its workers
+        report = self._heartbeats.workers_of(record)
         if (late := cluster_steps.late_cluster(record, now)) is not None:
-            self._fail(record, late)
+            if report is not None or self._heartbeats.silence(record.id) > REPORTED_WITHIN:
+                self._fail(record, late)
             return
         cluster = self._cluster(backend, record)
         if cluster is None:
@@ -122,10 +146,9 @@ class Scaling:
         except Transient as error:
             logger.debug("Run %s: its workers aren't known now: %s", record.id, error)
             return
-        for end in cluster.update(self._heartbeats.workers_of(record), states, at):
+        for end in cluster.update(report, states, self._clock(), closing=over):
             self._logs.read(backend, record, end, partial(self._account, record.id, cluster))
-        wanted = record.settled_at is None and record.state is State.RUNNING and record.workers.failure is None
-        decision = decide(cluster.view(ready=record.workers.ready, growing=wanted))
+        decision = decide(cluster.view(ready=record.workers.ready, growing=not over))
         self._create(backend, record, cluster, decision.create)
         self._delete(backend, record, cluster, decision.delete)
         self._note(record, cluster)
@@ -231,26 +254,26 @@ class Scaling:
 
     def _note(self, record: Record, cluster: ClusterWorkers, *, at_once: bool = False) -> None:
         """Note in the record what is known of the workers; unless ``at_once``, every :data:`NOTE_INTERVAL` seconds."""
+        trouble = cluster.trouble()
+        step = partial(cluster_steps.note_worker_wait, attempt=record.attempt, wait=trouble)
+        self._writer.update(self._cache.get(record.id) or record, step)  # it refuses where the cluster is ready
         record, at = self._cache.get(record.id) or record, self._clock()
-        if record.workers is None:
+        before = record.workers
+        if before is None:
             return
-        state, trouble = cluster.state(record.workers), cluster.trouble()
-        if not state.ready:
-            wait = partial(cluster_steps.note_worker_wait, attempt=record.attempt, wait=trouble)
-            self._writer.update(record, wait)
-            record = self._cache.get(record.id) or record
-            state = cluster.state(record.workers or state)
+        state = cluster.state(before)
         news = cluster.news(trouble, at) if state.ready else None
-        if state == record.workers and not cluster.losses and news is None:
+        if state == before and not cluster.losses and news is None:
             return
+        at_once = at_once or record.settled_at is not None or state.ready is not before.ready
         if not at_once and cluster.noted_at is not None and at - cluster.noted_at < NOTE_INTERVAL:
             self._look_again(record.id, cluster.noted_at + NOTE_INTERVAL - at)
             return
         losses, cluster.losses, cluster.noted_at = cluster.losses, [], at
         if news is not None:
             cluster.told(news, at)
-        step = partial(cluster_steps.note_workers, attempt=record.attempt, workers=state, losses=losses, trouble=news)
-        self._writer.update(record, step)
+        note = partial(cluster_steps.note_workers, attempt=record.attempt, workers=state, losses=losses, trouble=news)
+        self._writer.update(record, note)
 
     def _current(self, run_id: str, cluster: ClusterWorkers) -> Record | None:
         """Return the cached record of a run; None if its attempt isn't that of ``cluster`` any more."""

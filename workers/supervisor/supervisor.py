@@ -87,6 +87,7 @@ class Supervisor:
         self._unclaimed = UnclaimedStarts(backend, wake)
         self._reports = Reports(verifier, keys, writer, self._heartbeats, observer, log_tails, self._callbacks_allowed)
         self._scaling = Scaling(backend, verifier, writer, self._heartbeats, requests, owner=owner)
+        self._reports.explains_losses = self._scaling.explains_losses
         leftovers = RecordCache(records, verifier.with_verified_leftovers)
         leftovers_writer = RecordWriter(records.runs, leftovers, shards, clock)
         self._crash_reports = crash_reports = CrashReports(records, backend, wake)
@@ -219,7 +220,7 @@ class Supervisor:
             if record.handle is None and self._cache.get(record.id) is record:
                 with self._isolation.run(record.id):
                     self._attempt_requests.create(record)
-        self._scaling.work(ours, now)
+        self._scaling.work(ours, now, ended=self._reports.waiting)
         self._log_tails.store(self._shards)
         self._crash_reports.store(self._shards)
         self._teardown.work(now)

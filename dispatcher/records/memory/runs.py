@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from dispatcher.errors import IdempotencyConflict, LeasePassed, Refused, UnknownRun
 from dispatcher.records.bell import Bell
@@ -40,6 +41,12 @@ class Neighbors:
     leases: MemoryLeases
     workers: MemoryWorkers
     inbox: MemoryInbox
+
+
+def _changed(before: Record, after: Record) -> dict[str, Any]:
+    """Return the fields of ``after`` that differ from ``before``."""
+    names = [field.name for field in fields(Record)]
+    return {name: value for name in names if (value := getattr(after, name)) is not getattr(before, name)}
 
 
 class MemoryRuns(Runs):
@@ -133,7 +140,9 @@ class MemoryRuns(Runs):
             if change.use is not None:
                 self._uses.note(stored.id, change.use, now)
             after = change.after.but(version=stored.version + 1)
-            merged = stored.but_like(change.before, change.after)  # a cached record may have less than the stored one
+            merged = stored.but(
+                **_changed(change.before, change.after)
+            )  # a cached record may have less than the stored one
             self._apply(replace(change, after=merged), after.version, now)
         self._ring([change.ring] if change.ring else [])
         after.mark_unverified()

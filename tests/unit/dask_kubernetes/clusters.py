@@ -44,8 +44,8 @@ def until_names(backend: DaskKubernetesBackend, handle: Any, names: Sequence[str
     """Return the workers once they are exactly those that are named and not gone."""
 
     def matching() -> list[list[WorkerState]]:
-        found = [state for state in states(backend, handle) if state.observation.phase != "gone"]
-        return [found] if [state.name for state in found] == list(names) else []
+        existing = [state for state in states(backend, handle) if state.observation.phase != "gone"]
+        return [existing] if [state.name for state in existing] == list(names) else []
 
     return eventually(matching, f"the workers {names}")[0]
 

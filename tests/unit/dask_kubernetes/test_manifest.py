@@ -36,10 +36,14 @@ def flow_pod(request: Any) -> Any:
     return request["job"]["spec"]["template"]["spec"]
 
 
+def annotations_of(manifest: Any) -> Any:
+    return manifest["metadata"]["annotations"]
+
+
 def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     request = build(DaskKubernetesEnvironment(scheduler_spec=JOB))
-    plain = copy.deepcopy(jobs.build(attempt(KubernetesJobEnvironment(job_spec=JOB)), settings())["job"])
-    pod = plain["spec"]["template"]["spec"]
+    plain = jobs.build(attempt(KubernetesJobEnvironment(job_spec=JOB)), settings())
+    pod = copy.deepcopy(flow_pod(plain))
     pod["containers"][0]["env"] += [
         {"name": "DISPATCHER__RUN__TLS_CERT", "value": CERT},
         {"name": "DISPATCHER__RUN__TLS_KEY", "value": KEY},
@@ -48,9 +52,10 @@ def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     pod["containers"][0]["volumeMounts"].append(mount)
     secret = {"secretName": f"{NAME}-tls", "optional": False, "defaultMode": 0o444}
     pod["volumes"].append({"name": "dispatcher-tls", "secret": secret})
-    plain["metadata"]["annotations"]["flow-dispatcher/digest"] = jobs.digest(plain)
-    assert request["job"] == plain
-    assert request["digest"] == jobs.digest(plain)
+    assert flow_pod(request) == pod
+    for field in ("namespace", "container", "cluster"):
+        assert request[field] == plain[field]
+    assert request["digest"] == jobs.digest(request["job"]) == annotations_of(request["job"])["flow-dispatcher/digest"]
 
 
 def test_the_request_says_how_many_workers_there_are() -> None:
@@ -71,10 +76,9 @@ def test_a_worker_is_owned_by_the_job_and_named_by_it() -> None:
     metadata = pod["metadata"]
     assert (metadata["name"], metadata["namespace"]) == (f"{NAME}-w12", "default")
     assert metadata["ownerReferences"] == [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": UID}]
-    of_job = request["job"]["metadata"]["labels"]
-    assert metadata["labels"] == {**of_job, "app": "etl", "dask-worker": "w12"} | {
-        name: of_job[name] for name in ("identifier", "flow_run_id", "attempt", "instance")
-    }
+    for label in ("identifier", "flow_run_id", "attempt", "instance"):
+        assert metadata["labels"][label] == request["job"]["metadata"]["labels"][label]
+    assert (metadata["labels"]["app"], metadata["labels"]["dask-worker"]) == ("etl", "w12")
     assert metadata["annotations"]["note"] == "kept"
     assert metadata["annotations"]["flow-dispatcher/run"] == RUN_ID
     assert metadata["annotations"]["flow-dispatcher/digest"] == request["workers"]["digest"]
@@ -125,9 +129,10 @@ def test_a_worker_gets_no_credential_of_the_run() -> None:
 def test_the_command_of_a_worker() -> None:
     worker = worker_of(build(DaskKubernetesEnvironment(worker_spec=CUSTOM)))["spec"]["containers"][0]
     assert worker["command"] == [
-        "python3", "-P", "-m", "distributed.cli.dask_worker", "--no-dashboard", "--no-nanny",
-        "--preload", "dispatcher.executors.dask_cluster.worker_life", "--memory-limit", "4000000000",
-        "--death-timeout", "60", "--local-directory", "/tmp/dask-worker", "--nthreads", "3", "--resources", "GPU=1",
+        "python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny", "--no-dashboard",
+        "--dashboard-address", "127.0.0.1:0", "--preload", "dispatcher.executors.dask_cluster.worker_life",
+        "--memory-limit", "4000000000", "--death-timeout", "60", "--local-directory", "/tmp/dask-worker",
+        "--nthreads", "3", "--resources", "GPU=1",
         "--name", "w1",
     ]  # fmt: skip
     assert "args" not in worker
@@ -149,15 +154,15 @@ def test_the_command_of_a_worker() -> None:
 def test_threads_and_memory_are_the_containers(resources: Any, threads: str, memory: str) -> None:
     """Left alone, each worker would take all of its node. ``auto`` is the threads' share of the node's memory."""
     request = build(DaskKubernetesEnvironment(worker_spec=with_arguments("dask-worker", resources=resources)))
-    given = options(worker_of(request)["spec"]["containers"][0])
-    assert (given["--nthreads"], given["--memory-limit"]) == (threads, memory)
+    chosen = options(worker_of(request)["spec"]["containers"][0])
+    assert (chosen["--nthreads"], chosen["--memory-limit"]) == (threads, memory)
 
 
 def test_threads_and_memory_of_a_whole_pod_count_where_its_container_has_none() -> None:
     spec = with_arguments("dask-worker")
     spec["spec"]["resources"] = {"limits": {"cpu": "2", "memory": "2Gi"}}
-    given = options(worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0])
-    assert (given["--nthreads"], given["--memory-limit"]) == ("2", str(2 * 2**30))
+    chosen = options(worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0])
+    assert (chosen["--nthreads"], chosen["--memory-limit"]) == ("2", str(2 * 2**30))
 
 
 def test_worker_resources_go_before_the_pods_and_leave_the_flow_alone() -> None:
@@ -172,8 +177,8 @@ def test_worker_resources_go_before_the_pods_and_leave_the_flow_alone() -> None:
 def test_the_users_options_go_before_ours() -> None:
     spec = with_arguments("--death-timeout", "30", "--local-directory", "/data", "--preload", "mine")
     worker = worker_of(build(DaskKubernetesEnvironment(worker_spec=spec)))["spec"]["containers"][0]
-    given = options(worker)
-    assert (given["--death-timeout"], given["--local-directory"]) == ("30", "/data")
+    chosen = options(worker)
+    assert (chosen["--death-timeout"], chosen["--local-directory"]) == ("30", "/data")
     preloads = [worker["command"][i + 1] for i, word in enumerate(worker["command"]) if word == "--preload"]
     assert preloads == ["dispatcher.executors.dask_cluster.worker_life", "mine"]
 
@@ -230,7 +235,7 @@ def test_pull_secrets_of_the_job_count_for_workers_whose_pod_has_none() -> None:
     assert worker_of(request)["spec"]["imagePullSecrets"] == [{"name": "of-job"}]
     own = custom(spec__imagePullSecrets=[{"name": "of-pod"}])
     request = build(DaskKubernetesEnvironment(scheduler_spec=job, worker_spec=own))
-    assert worker_of(request)["spec"]["imagePullSecrets"] == [{"name": "of-pod"}]
+    assert worker_of(request)["spec"]["imagePullSecrets"][0] == {"name": "of-pod"}
 
 
 def test_the_image_is_the_flows() -> None:

@@ -12,6 +12,7 @@ import pytest
 from backends.container.secret_sources import REGISTRY_CREDENTIALS
 from backends.dask_kubernetes import manifest, pull_secret
 from backends.dask_kubernetes.backend import DaskKubernetesBackend
+from backends.kubernetes import manifest as job_manifests
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher import DaskKubernetesEnvironment, InvalidInput, ModuleStorage
 from dispatcher.errors import Permanent, Transient
@@ -47,7 +48,7 @@ def environment(**arguments: Any) -> DaskKubernetesEnvironment:
 
 
 def attempt(of: DaskKubernetesEnvironment, **changes: Any) -> Attempt:
-    return jobs.attempt(of, **changes)  # type: ignore[arg-type]
+    return jobs.attempt(of, **changes)
 
 
 def names(pod: Any) -> list[str]:
@@ -81,7 +82,7 @@ def test_secrets_of_custom_specs_and_of_the_environment_stay_beside_it(backend: 
     )
     name = request["pull_secret"]["name"]
     assert both(request) == (["of-job", "shared", "named", name], ["of-pod", "of-job", "shared", "named", name])
-    assert request["digest"] == manifest.jobs.digest(request["job"])
+    assert request["digest"] == job_manifests.digest(request["job"])
     manifest.check_request(request, Settings.load(url="redis://records.svc/0"))
 
 

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backends.dask_kubernetes.summary import summary
+from backends.dask_kubernetes.summary import pages, summary
 from backends.kubernetes import manifest as jobs
 from dispatcher import DaskKubernetesEnvironment
+from dispatcher.cli.requests import summary as shown_facts
+from dispatcher.runs.routing import Route
+from dispatcher.runs.states import State
 from tests.unit.command import FLOWS, call
 from tests.unit.dask_kubernetes.pods import CUSTOM, build, custom
+from tests.unit.making import make_record
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ def test_a_file_of_the_configuration_may_name_a_pod(folder: Path) -> None:
 
 def test_the_facts_of_a_request() -> None:
     facts = summary(build(DaskKubernetesEnvironment(2, 8, worker_spec=CUSTOM)))
-    assert facts["workers"] == "2 to 8"
+    assert facts["workers allowed"] == "2 to 8"
     assert facts["worker resources"] == "requests: cpu 1; limits: cpu 2, memory 4G"
     assert facts["resources"] == "requests: cpu 100m, memory 256Mi"
 
@@ -81,5 +85,19 @@ def test_the_facts_of_a_request() -> None:
 @pytest.mark.parametrize("workers", [None, [], {}, {"min": "1", "max": {}}, {"pod": [], "container": {}}])
 def test_a_request_that_nobody_here_wrote_has_fewer_facts(workers: object) -> None:
     facts = summary({**build(), "workers": workers})
-    assert not {"workers", "worker resources"} & set(facts)
+    assert not {"workers allowed", "worker resources"} & set(facts)
     assert facts["namespace"] == "default"
+
+
+def test_show_says_how_the_scheduler_s_pages_are_reached_while_the_flow_runs() -> None:
+    request = build(DaskKubernetesEnvironment())
+    record = make_record(route=Route("dask-kubernetes")).but(request={"body": request}, state=State.RUNNING)
+    facts, job = shown_facts(record), request["job"]["metadata"]["name"]
+    assert facts["dask pages"] == f"kubectl port-forward -n {request['namespace']} job/{job} 8787:8787"
+    assert facts["then open"] == "http://127.0.0.1:8787/info/main/workers.html"
+    assert "dask pages" not in shown_facts(record.but(state=State.SUCCEEDED))
+
+
+def test_a_forged_namespace_is_quoted_for_the_shell() -> None:
+    assert "'$(reboot)'" in pages({**build(DaskKubernetesEnvironment()), "namespace": "$(reboot)"})["dask pages"]
+    assert pages({"namespace": "$(reboot)"}) == {}

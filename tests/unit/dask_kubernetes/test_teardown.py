@@ -140,8 +140,8 @@ def test_a_pod_that_only_claims_to_be_a_worker_is_left_alone(
 def test_an_attempt_with_workers_is_listed_once(
     workers: list[str], backend: DaskKubernetesBackend, handle: Any
 ) -> None:
-    (found,) = backend.orphans("inst")
-    assert (found.run_id, found.attempt, found.handle) == (RUN_ID, 2, handle)
+    (orphan,) = backend.orphans("inst")
+    assert (orphan.run_id, orphan.attempt, orphan.handle) == (RUN_ID, 2, handle)
 
 
 @pytest.mark.parametrize("flow", ["gone", "left"])
@@ -153,12 +153,12 @@ def test_workers_without_a_job_are_listed_as_their_attempt(
         cluster.drop("pods", FLOW)
 
     def listed() -> bool:
-        found = backend.orphans("inst")
-        return [(each.run_id, each.attempt, each.handle["uid"]) for each in found] == [(RUN_ID, 2, handle["uid"])]
+        orphans = backend.orphans("inst")
+        return [(each.run_id, each.attempt, each.handle["uid"]) for each in orphans] == [(RUN_ID, 2, handle["uid"])]
 
     eventually(lambda: not names_of(cluster, "jobs") and listed(), "the list")
-    (found,) = backend.orphans("inst")
-    eventually(lambda: backend.cancel(found.handle, None), "the end")
+    (orphan,) = backend.orphans("inst")
+    eventually(lambda: backend.cancel(orphan.handle, None), "the end")
     assert names_of(cluster, "pods") == []
 
 

@@ -100,8 +100,8 @@ def test_each_form_of_a_memory_limit_is_kept(value: str) -> None:
     ],
 )
 def test_what_cannot_be_kept_is_named_with_its_path(words: list[str], problem: str) -> None:
-    [found] = parse({"args": words}).problems
-    assert found.startswith(problem)
+    [message] = parse({"args": words}).problems
+    assert message.startswith(problem)
 
 
 def test_a_refused_option_takes_its_value_along() -> None:

@@ -137,9 +137,9 @@ def test_the_seeds_own_files_run_unchanged() -> None:
     assert (worker["name"], worker["resources"]["limits"]) == ("dask-worker", {"cpu": "500m"})
     assert worker["image"] == flow["image"]
     assert variables(worker)["PREFECT__DEBUG"] == "true"
-    given = options(worker)
-    assert (given["--death-timeout"], given["--nthreads"], given["--no-dashboard"]) == ("60", "1", "")
-    assert "--no-bokeh" not in given
+    chosen = options(worker)
+    assert (chosen["--death-timeout"], chosen["--nthreads"], chosen["--no-dashboard"]) == ("60", "1", "")
+    assert "--no-bokeh" not in chosen
 
 
 def test_a_team_s_file_runs_without_its_replicas(tmp_path: Path) -> None:

@@ -172,7 +172,8 @@ def test_a_worker_that_loses_its_labels_is_still_the_jobs(
 ) -> None:
     backend.create_workers(handle, request_, ["w1"])
     until_names(backend, handle, ["w1"])
-    cluster.relabel("pods", W1, **{"dask-worker": None})
+    without: dict[str, Any] = {"dask-worker": None}
+    cluster.relabel("pods", W1, **without)
     cluster.change("pods", W1, status=worker_status(running={}))
     eventually(lambda: states(backend, handle)[0].observation.phase is Phase.RUNNING, "its start")
     cluster.relabel("pods", W1, instance=None)  # no watch shows it any more

@@ -353,3 +353,12 @@ def test_the_secret_belongs_to_the_job_and_does_not_block_its_deletion() -> None
 def test_an_unknown_storage_is_an_error() -> None:
     with pytest.raises(Permanent, match="unknown storage 'NoSuchStorage'"):
         manifest.build(attempt(storage={"type": "NoSuchStorage"}), settings())
+
+
+def test_a_users_label_does_not_hide_the_job_from_its_backend() -> None:
+    label = {"flow-dispatcher/backend": "mine", "team": "blue"}
+    spec = custom(metadata__labels=label, spec__template__metadata__labels=label)
+    job = manifest.build(attempt(KubernetesJobEnvironment(job_spec=spec)), settings())["job"]
+    for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
+        assert "flow-dispatcher/backend" not in metadata["labels"]
+        assert metadata["labels"]["team"] == "blue"

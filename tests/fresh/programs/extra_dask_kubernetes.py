@@ -1,0 +1,41 @@
+"""The promises of docs/dask-kubernetes.md: Job and Pod are shown without a cluster, and a Dask cluster gets its
+certificate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from dispatcher import DaskKubernetesEnvironment, flow
+from dispatcher.errors import DispatcherError
+from dispatcher.executors.dask_cluster.certificates import make_certificate
+
+
+@flow
+def double(number: int) -> int:
+    return 2 * number
+
+
+cluster = DaskKubernetesEnvironment(image="registry.example/flows:1", max_workers=3)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("dispatcher")), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+if __name__ == "__main__":
+    try:
+        certificate = make_certificate()
+    except DispatcherError as error:
+        sys.exit(str(error))
+    if "BEGIN CERTIFICATE" not in certificate.cert:
+        sys.exit("it is no certificate")
+    done = command("render", f"{__file__}:double", "-p", "number=1", "--environment", f"{__file__}:cluster")
+    if done.returncode or "kind: Job" not in done.stdout or "kind: Pod" not in done.stdout:
+        sys.exit(f"render printed:\n{done.stdout}{done.stderr}")
+    done = command("doctor", "--backend", "dask-kubernetes")
+    api = [line for line in done.stdout.splitlines() if line.split()[1:2] == ["api"]]
+    sys.exit(None if "there is no kubeconfig" in "".join(api) else f"doctor printed:\n{done.stdout}{done.stderr}")
