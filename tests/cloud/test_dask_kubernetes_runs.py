@@ -102,7 +102,11 @@ def sandbox(
 
 @pytest.fixture(scope="module")
 def runs(sandbox: DaskSandbox, worker_image: str) -> dict[str, Run[Any]]:
-    own = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": restricted_pod("flow")}}}
+    own = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "spec": {"template": {"spec": {**restricted_pod("flow"), "automountServiceAccountToken": False}}},
+    }
     restricted = {
         "namespace": f"{sandbox.name}-restricted",
         "scheduler_spec": own,
