@@ -24,10 +24,13 @@ WORKERS = 3
 #: Failpoints and the processes that die there: a pool process with its worker, or a worker.
 ARMS = {
     "provision.intended": "worker137",
+    "cluster.job_made": "worker137",
+    "cluster.secret_made": "worker137",
+    "cluster.certificate_made": "worker137",
     "provision.submitted": "worker137",
-    "provision.stored": "worker137",
+    "cluster.worker_made": "exit137",
     "scale.created": "exit137",
-    "scale.deleted": "exit137",
+    "cluster.worker_deleted": "exit137",
     "teardown.asked": "exit137",
 }
 
