@@ -25,6 +25,7 @@ from backends.container.image import default_image, image_of
 from backends.kubernetes import grace, job_policy
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes.job_policy import JobPolicy
+from backends.kubernetes.job_rules import LONGEST
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
@@ -239,7 +240,7 @@ def _set_deadline(spec: dict[str, Any], attempt: Attempt, seconds: int) -> None:
     """Set the Job's deadline: the user's own, or the backstop of ours where that is earlier or the only one."""
     if attempt.start_within is None or attempt.timeout is None:
         return
-    backstop = math.ceil(attempt.start_within + attempt.timeout + seconds + _DEADLINE_MARGIN)
+    backstop = min(math.ceil(attempt.start_within + attempt.timeout + seconds + _DEADLINE_MARGIN), LONGEST)
     own = spec.get("activeDeadlineSeconds")
     spec["activeDeadlineSeconds"] = backstop if own is None else min(own, backstop)
 

@@ -28,6 +28,7 @@ STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported 
 #: blocking call isn't handled before that call ends, unless another signal arrives.
 _RESEND_INTERVAL = 1.0
 _EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
+_LONGEST_POLL = 3600.0  # seconds; poll() takes 24 days at most, and a timeout may be longer
 
 
 class ContainerParent:
@@ -116,7 +117,7 @@ class ContainerParent:
         """Wait so many seconds for a stop signal, unless one has arrived."""
         until = time.monotonic() + seconds
         while not self._signalled and (left := until - time.monotonic()) > 0:
-            select.select([self._wakeup_read], [], [], left)
+            select.select([self._wakeup_read], [], [], min(left, _LONGEST_POLL))
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup_read, 1024)
 
@@ -131,10 +132,11 @@ class ContainerParent:
         self.stop_requested_at = self.stop_requested_at or time.monotonic()
 
     def _poll_timeout(self) -> float | None:
-        """Return the milliseconds until the next clock expires; None if none runs."""
+        """Return the milliseconds until the next clock expires, or an hour if that is less; None if none runs."""
         if not self._clocks:
             return None
-        return max(0.0, min(self._clocks.values()) - time.monotonic()) * 1000 + 1
+        left = min(self._clocks.values()) - time.monotonic()
+        return min(max(0.0, left), _LONGEST_POLL) * 1000 + 1
 
     def _read_progress(self) -> bool:
         """Read the child's progress. Return False once the pipe is closed."""
