@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.kubernetes import job_forms as forms
 from dispatcher.support.escaping import shown
+from dispatcher.support.variables import value_problem
 
 
 def _check_port(value: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -132,6 +133,13 @@ def _check_container(value: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.volumeMounts[{index}].recursiveReadOnly: needs readOnly: true"
 
 
+def _check_variable(value: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Check what a node would find out only when it starts the container."""
+    name, text = value.get("name"), value.get("value")
+    if isinstance(name, str) and isinstance(text, str) and (problem := value_problem(name, text)):
+        yield f"{path}.value: {problem}"
+
+
 def _check_pod(value: Mapping[str, Any], path: str) -> Iterator[str]:
     if value.get("ephemeralContainers"):
         yield f"{path}.ephemeralContainers: can't be in a Job: only a pod that exists can get them"
@@ -155,6 +163,7 @@ def _check_pod(value: Mapping[str, Any], path: str) -> Iterator[str]:
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[str]]] = {
     "V1Container": _check_container,
     "V1EmptyDirVolumeSource": _check_empty_dir,
+    "V1EnvVar": _check_variable,
     "V1HostAlias": _check_host_alias,
     "V1HTTPGetAction": _check_port,
     "V1LabelSelectorRequirement": _check_selector,

@@ -36,7 +36,7 @@ def test_a_job_that_uses_much_is_accepted() -> None:
         ("metadata.labels.team", "é", "metadata.labels.team: must be a label's value"),
         ("metadata.labels", {"é": "x"}, "metadata.labels.é: must be a name like example.org/name"),
         ("spec.activeDeadlineSeconds", -1, "spec.activeDeadlineSeconds: must be at least 0, got -1"),
-        ("spec.activeDeadlineSeconds", 10**10, "spec.activeDeadlineSeconds: must be at most 9223372036, got 10000000000"),
+        ("spec.activeDeadlineSeconds", 10**10, "spec.activeDeadlineSeconds: must be at most 9223372036"),
         ("spec.ttlSecondsAfterFinished", 10**12, "spec.ttlSecondsAfterFinished: must be at most 2147483647"),
         (f"{FLOW}.resources.limits.cpu", "2 cores", f"{POD}.containers[0].resources.limits.cpu: must be an amount"),
         (
