@@ -278,6 +278,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     flow["command"] = runner.command(module)
     flow.pop("args", None)
     flow["terminationMessagePath"] = _TERMINATION_LOG
+    flow.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")  # the last lines of one that has no runner
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
         if environment.get(argument):
             flow[field] = environment[argument]

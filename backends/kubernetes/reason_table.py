@@ -19,12 +19,6 @@ START_GRACE = 30.0  # seconds for which a start that makes no progress isn't rep
 MISSING_OBJECT_TIMEOUT = 60.0  # seconds after which a missing object counts as a mistake
 IMAGE_NOT_FOUND_TIMEOUT = 90.0  # seconds after which an image that the registry lacks counts as a mistake
 
-#: What is said of a container that ended with an error, without a word of its runner.
-NO_RUNNER = (
-    "the runner ended without a message: see its last log lines ('No module named dispatcher' if the image lacks this "
-    "package, 'exec format error' if it is for another CPU architecture than the node)"
-)
-
 
 class Field(StrEnum):
     """The field of an object that gives a reason."""

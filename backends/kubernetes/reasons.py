@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.base import Observation, Phase
+from backends.container.failed_starts import explained, last_line, meaning
 from backends.kubernetes.kills import EVENT_GRACE, FROM_WITHIN, kill_event, was_told_to_stop
 from backends.kubernetes.pod_state import condition, container_state, failed_inits
-from backends.kubernetes.reason_table import NO_RUNNER, TABLE, Field, Rule
+from backends.kubernetes.reason_table import TABLE, Field, Rule
 from backends.kubernetes.start import Start, init_name, prefixed
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
@@ -112,7 +113,9 @@ class _Evaluation:
         code = terminated.get("exitCode")
         reason, message = str(terminated.get("reason") or ""), str(terminated.get("message") or "")
         rule = TABLE.get((Field.TERMINATED, reason))
-        if rule is None:
+        if rule is not None:
+            message = _of_container(rule, message)
+        else:
             rule, reason, message = self._disruption(pod.object, reason, message)
         if rule is not None:
             return Observation(
@@ -243,11 +246,21 @@ def _of_exit(code: int | None, reason: str, message: str) -> Observation:
         return Observation(phase=Phase.ENDED, cause=words[0], reason=reason, message=words[1], exit_code=code)
     cause: Cause | None = None
     if code is not None and code > 128:
-        cause = Cause.KILLED
+        cause, message = Cause.KILLED, ""  # the flow's last lines, if any, which are read apart
     elif code:
         cause = Cause.START_FAILED
-        message = message or NO_RUNNER
+        return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=explained(message), exit_code=code)
     return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=message, exit_code=code)
+
+
+def _of_container(rule: Rule, message: str) -> str:
+    """Return what a container that was killed, or wasn't started, left: words of the node, or the flow's last lines."""
+    if _runner_message(message) is not None:
+        return message
+    if rule.cause is Cause.START_FAILED:
+        known = meaning(message.splitlines())
+        return message if known is None else f"its image can't run the runner: {known}; {message}"
+    return last_line(message)
 
 
 def _runner_message(message: str) -> tuple[Cause, str] | None:

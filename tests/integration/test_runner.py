@@ -22,7 +22,7 @@ from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
 from tests.integration.runners import AssignedRun, RunnerProcess, launcher
-from tests.integration.workers import Bench, is_alive
+from tests.integration.workers import ROOT, Bench, is_alive
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -376,6 +376,27 @@ def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
     assert (runner.message.state, runner.message.reported) == ("SUCCEEDED", False)
     assert runner.message.outcome().cause is Cause.RESULT_MISSING
     assert assigned.report_kinds() == []
+
+
+@pytest.mark.parametrize(("module", "claimed"), [("redis", False), ("cloudpickle", True)])
+def test_a_module_that_the_image_lacks_is_named(
+    make: Make, start: Start, tmp_path: Path, module: str, claimed: bool
+) -> None:
+    """The runner loads most of its modules only after the claim."""
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module!r}")\n')
+    assigned = make(double, parameters={"number": 1})
+    runner = start(assigned, variables={"PYTHONPATH": f"{without}{os.pathsep}{ROOT}"})
+    assert runner.wait() == 1
+    last = f"ModuleNotFoundError: No module named {module!r}"
+    assert runner.message is not None
+    assert (runner.message.cause, f"{runner.message.reason}: {runner.message.message}") == ("start_failed", last)
+    if not claimed:
+        return
+    outcome = assigned.report_of(ReportKind.DIED).outcome
+    assert outcome.cause is Cause.START_FAILED
+    assert f"{outcome.reason}: {outcome.message}" == last
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dispatcher.logs.journal import Journal, JournalLine
 from dispatcher.logs.last_lines import store_last_lines
 from dispatcher.records.redis import open_redis
 from dispatcher.runner.container.assignment import Assignment
-from dispatcher.runner.container.child import UNREPORTED, UNSTARTED
+from dispatcher.runner.container.child import DEFECT, UNREPORTED, UNSTARTED
 from dispatcher.runner.container.memory import oom_kills, oom_message
 from dispatcher.runner.container.parent import STOP_SIGNALS, ContainerParent
 from dispatcher.runner.container.report import Report, ReportKind
@@ -43,7 +43,7 @@ def report_crash(parent: ContainerParent, code: int) -> int:
         code: the child's exit code, or 128 + the number of a signal.
     """
     if not parent.claimed:
-        if code != UNSTARTED:
+        if code not in {UNSTARTED, DEFECT} or left_message() is None:
             write_message(_with_left_message(_outcome_of_death(parent, code)))
         return code
     if parent.message_written and (code == UNREPORTED or (parent.expired_clock and not parent.settled)):
@@ -66,6 +66,8 @@ def report_crash(parent: ContainerParent, code: int) -> int:
 
 def _outcome_of_death(parent: ContainerParent, code: int) -> Outcome:
     """Return the outcome of an attempt whose process died with this exit code."""
+    if code == DEFECT and (left := left_message()) is not None and left.cause == Cause.START_FAILED:
+        return replace(left.outcome(), exit_code=code)
     if parent.expired_clock in _KILLED_BY_US:
         cause, reason, message = _KILLED_BY_US[parent.expired_clock]
         return Outcome(cause=cause, reason=reason, message=message, exit_code=code)

@@ -356,7 +356,7 @@ def test_the_termination_message_holds_the_cause() -> None:
     observation = observed(pod(ended(3, message=termination_message(Outcome()))))
     assert summary(observation) == (Phase.ENDED, Cause.RESULT_MISSING)
     for text in ("{", "[]", '{"state": 1}', '{"state": "X", "cause": "no such cause"}', "null"):
-        assert observed(pod(ended(3, message=text))).message == text
+        assert observed(pod(ended(3, message=text))).message.endswith(f"; its last line: {text}")
 
 
 def test_an_exit_without_a_termination_message() -> None:
