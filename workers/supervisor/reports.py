@@ -197,7 +197,7 @@ class Reports:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
         if report.kind is ReportKind.SETTLED:
             return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
-        if report.kind is ReportKind.DIED:
+        if report.kind is ReportKind.DIED and report.exit_call is None:
             outcome = replace(outcome, log_tail=outcome.log_tail or self._log_tails.sent(record))
             here = self._callbacks_allowed(record)
             return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here, corrected=corrected)

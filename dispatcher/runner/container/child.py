@@ -106,7 +106,8 @@ def _run(
     guard = InterruptGuard()
     _handle_stop_signals(records, assignment, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
-    tell(f"claimed {record.spec.options.timeout or 0} {settings.stop_grace} {settings.on_exit_timeout}")
+    timeout, has_on_exit = record.spec.options.timeout or 0, record.spec.on_exit
+    tell(f"claimed {timeout} {settings.stop_grace} {settings.on_exit_timeout} {has_on_exit}")
     watch_for_cancel(records, assignment, os.environ, partial(tell, "cancelled"))
     # Imported after the claim, because it takes a third of the runner's start.
     from dispatcher.runner.container.attempt_runner import AttemptRunner

@@ -37,6 +37,9 @@ class ContainerParent:
     Attributes:
         nonce: identifies this start of a process; the attempt is claimed with it.
         claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
+        has_on_exit: whether the child's environment has an ``on_exit``.
+        exit_call: the progress of an ``on_exit`` that is called for a dead child: a name of
+            :class:`~dispatcher.runs.outcome.ExitCall`, or empty.
         expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
             empty if none did.
         stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
@@ -46,8 +49,8 @@ class ContainerParent:
 
     def __init__(self, *, grace: float = GRACE_DEFAULT) -> None:
         self.nonce = os.urandom(8).hex()
-        self.claimed = self.message_written = self.settled = self.exited = False
-        self.expired_clock = ""
+        self.claimed = self.message_written = self.settled = self.exited = self.has_on_exit = False
+        self.expired_clock = self.exit_call = ""
         self.stop_requested_at: float | None = None
         self.grace = grace
         self.oom_kills_before = oom_kills()
@@ -127,6 +130,15 @@ class ContainerParent:
             return None
         return max(0.0, self.stop_requested_at + self.grace - time.monotonic() - 1.0)
 
+    def successor(self, seconds: float) -> ContainerParent:
+        """Return the parent of another child, which gets so many seconds. Stop signals go to it from now on."""
+        other = ContainerParent(grace=self.grace)
+        other.stop_requested_at, other._signalled = self.stop_requested_at, self._signalled
+        other._forwarded = self.stop_requested_at is not None  # within the grace, as ``seconds`` are
+        other.message_written = True  # a stop signal isn't repeated
+        other._clocks["exit"] = time.monotonic() + seconds
+        return other
+
     def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signalled = True
         self.stop_requested_at = self.stop_requested_at or time.monotonic()
@@ -151,8 +163,8 @@ class ContainerParent:
     def _on_progress(self, words: list[str]) -> None:
         now = time.monotonic()
         match words:
-            case ["claimed", timeout, stop_grace, on_exit_timeout]:
-                self.claimed = True
+            case ["claimed", timeout, stop_grace, on_exit_timeout, has_on_exit]:
+                self.claimed, self.has_on_exit = True, has_on_exit == "True"
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
                 if float(timeout):
                     self._clocks["timeout"] = now + float(timeout)
@@ -166,6 +178,8 @@ class ContainerParent:
             case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
                 self._clocks["exit"] = now + self._on_exit_timeout
+            case ["on_exit", name]:  # as :attr:`exit_call` says
+                self.exit_call = name
             case ["exited"]:  # the end is reported
                 self.exited = True
                 self._stop_clocks("exit")
