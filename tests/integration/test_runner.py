@@ -470,12 +470,12 @@ def test_the_on_exit_of_a_flow_that_ignores_sigterm_ends_within_the_grace(
 ) -> None:
     """The flow has two thirds of it, and its on_exit all but some seconds of the rest."""
     assigned = make(ignores_interrupts, parameters={"path": str(tmp_path / "on")}, on_exit=slow_exit)
-    runner = start(assigned, grace=18.0)
+    runner = start(assigned, grace=24.0)
     running(assigned, tmp_path / "on")
     runner.stop()
     began = time.monotonic()
     assert runner.wait() == 137
-    assert time.monotonic() - began < 18.0
+    assert time.monotonic() - began < 24.0
     assert assigned.report_of(ReportKind.DIED).exit_call is ExitCall.INTERRUPTED
 
 

@@ -15,7 +15,7 @@ from dispatcher.records.memory import open_memory
 from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
-from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
@@ -164,8 +164,8 @@ class Scene:
 
         wait_until(ticked, awaited)
 
-    def report(self, record: Record, about: ReportKind, outcome: Outcome) -> None:
+    def report(self, record: Record, about: ReportKind, outcome: Outcome, exit_call: ExitCall | None = None) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
-        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome)
+        report = Report(run_id=record.id, attempt=record.attempt, kind=about, outcome=outcome, exit_call=exit_call)
         self.records.inbox.report(shard_of("scripted", record.id), report.to_entry(token))

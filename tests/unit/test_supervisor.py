@@ -14,7 +14,7 @@ from dispatcher.errors import LeasePassed, Transient
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.events import EventKind
-from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
 from tests.unit.supervisor_scene import Scene
@@ -335,3 +335,25 @@ def test_the_exited_event_of_a_container_says_whether_on_exit_was_called(scene: 
     scene.round()
     (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is EventKind.EXITED]
     assert exited.data["on_exit"] == "not called"
+
+
+@pytest.mark.parametrize("exit_call", [ExitCall.CALLED, ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED])
+def test_an_on_exit_that_the_container_called_for_its_dead_process_is_told(scene: Scene, exit_call: ExitCall) -> None:
+    record = scene.running("r1", on_exit=True, environment={"type": "X", "on_exit": {"ref": "some.module:function"}})
+    killed = Outcome(cause=Cause.KILLED, reason="SIGKILL", message="killed")
+    scene.report(record, ReportKind.SETTLED, killed)
+    scene.round()
+    assert scene.record("r1").exit_call is ExitCall.BEGUN
+    scene.report(record, ReportKind.DIED, killed, exit_call)
+    scene.round()
+    ended = scene.record("r1")
+    assert (ended.state, ended.exit_call) == (State.CRASHED, exit_call)
+    (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is EventKind.EXITED]
+    assert (exited.data["on_exit"], exited.data["cause"]) == (str(exit_call), "killed")
+
+
+def test_an_on_exit_that_the_container_had_no_time_for_is_told_as_before(scene: Scene) -> None:
+    record = scene.running("r1", on_exit=True, environment={"type": "X", "on_exit": {"ref": "some.module:function"}})
+    scene.report(record, ReportKind.DIED, Outcome(cause=Cause.KILLED, message="killed"))
+    scene.round()
+    assert scene.record("r1").exit_call is ExitCall.NOT_CALLED

@@ -132,10 +132,10 @@ class _CrashReport:
         if not time_for(self._parent, self._settings):
             return None
         self._send(ReportKind.SETTLED)
-        seconds = time_for(self._parent, self._settings)
-        if not seconds:
+        within = time_for(self._parent, self._settings)
+        if not within:
             return ExitCall.NOT_CALLED
-        late = LateExit(assignment=self._assignment, settings=self._settings, outcome=self._outcome, seconds=seconds)
+        late = LateExit(assignment=self._assignment, settings=self._settings, outcome=self._outcome, within=within)
         exit_call, self._parent = late.call(self._parent)
         self._lines = _recovered(self._parent)
         _exit_within_grace(self._parent, code)

@@ -32,7 +32,7 @@ from dispatcher.support.escaping import escaped
 from dispatcher.support.interpreter import PYTHON
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
-#: Seconds of the grace that are kept for the report, and below which ``on_exit`` isn't begun.
+# Seconds of the grace that are kept for the report, and the least that are worth a process for on_exit.
 _REPORT, _LEAST = 2.0, 1.0
 _FLUSH_TIMEOUT = 5.0  # seconds
 
@@ -41,13 +41,13 @@ _FLUSH_TIMEOUT = 5.0  # seconds
 class LateExit:
     """The ``on_exit`` of an attempt whose process died before it could call it, with the outcome that it gets to see.
 
-    ``seconds`` is the time that it has.
+    ``within``: seconds that its process has, with what it opens first.
     """
 
     assignment: Assignment
     settings: RunnerSettings
     outcome: Outcome
-    seconds: float
+    within: float
 
     def call(self, parent: ContainerParent) -> tuple[ExitCall, ContainerParent]:
         """Call ``on_exit`` in a new child, and wait for its end.
@@ -61,7 +61,7 @@ class LateExit:
         Raises:
             SystemExit: in the new child, at its end.
         """
-        successor = parent.successor(self.seconds)
+        successor = parent.successor(self.settings.on_exit_timeout, self.within)
         progress_fd = successor.fork()
         if progress_fd is not None:
             sys.exit(self._run(progress_fd))
@@ -118,10 +118,11 @@ class LateExit:
 
 
 def time_for(parent: ContainerParent, settings: RunnerSettings) -> float:
-    """Return the seconds that ``on_exit`` would have; 0 if that isn't enough to begin it."""
+    """Return the seconds that a process for ``on_exit`` would have; 0 if the grace doesn't leave it enough."""
     grace = parent.remaining_grace()
-    seconds = settings.on_exit_timeout if grace is None else min(settings.on_exit_timeout, grace - _REPORT)
-    return seconds if seconds >= min(_LEAST, settings.on_exit_timeout) else 0.0
+    if grace is None:
+        return MAX_OUTAGE + settings.on_exit_timeout
+    return grace - _REPORT if grace - _REPORT >= _LEAST else 0.0
 
 
 def _tell(progress_fd: int, exit_call: ExitCall) -> None:

@@ -130,13 +130,19 @@ class ContainerParent:
             return None
         return max(0.0, self.stop_requested_at + self.grace - time.monotonic() - 1.0)
 
-    def successor(self, seconds: float) -> ContainerParent:
-        """Return the parent of another child, which gets so many seconds. Stop signals go to it from now on."""
+    def successor(self, on_exit_timeout: float, within: float) -> ContainerParent:
+        """Return the parent of another child, which calls ``on_exit``. Stop signals go to it from now on.
+
+        Args:
+            on_exit_timeout: seconds that ``on_exit`` gets once it has begun.
+            within: seconds that the child gets in all.
+        """
         other = ContainerParent(grace=self.grace)
         other.stop_requested_at, other._signalled = self.stop_requested_at, self._signalled
-        other._forwarded = self.stop_requested_at is not None  # within the grace, as ``seconds`` are
+        other._forwarded = self.stop_requested_at is not None  # ``within`` ends before the grace
         other.message_written = True  # a stop signal isn't repeated
-        other._clocks["exit"] = time.monotonic() + seconds
+        other._on_exit_timeout = on_exit_timeout
+        other._clocks["leave"] = time.monotonic() + within
         return other
 
     def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -180,6 +186,7 @@ class ContainerParent:
                 self._clocks["exit"] = now + self._on_exit_timeout
             case ["on_exit", name]:  # as :attr:`exit_call` says
                 self.exit_call = name
+                self._clocks["exit"] = now + self._on_exit_timeout
             case ["exited"]:  # the end is reported
                 self.exited = True
                 self._stop_clocks("exit")
