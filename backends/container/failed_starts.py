@@ -53,8 +53,8 @@ def explained(left: str) -> str:
             "the runner ended without a message, and without a line in its log: does the image have a python3 with "
             f"flow-dispatcher {version('flow-dispatcher')}?"
         )
-    known = meaning(lines)
-    subject = "the runner ended without a message" if known is None else f"its image can't run the runner: {known}"
+    problem = meaning(lines)
+    subject = "the runner ended without a message" if problem is None else f"its image can't run the runner: {problem}"
     return f"{subject}; {last_line(left)}"
 
 

@@ -258,8 +258,8 @@ def _of_container(rule: Rule, message: str) -> str:
     if _runner_message(message) is not None:
         return message
     if rule.cause is Cause.START_FAILED:
-        known = meaning(message.splitlines())
-        return message if known is None else f"its image can't run the runner: {known}; {message}"
+        problem = meaning(message.splitlines())
+        return message if problem is None else f"its image can't run the runner: {problem}; {message}"
     return last_line(message)
 
 

@@ -1,4 +1,4 @@
-"""What an environment variable of a Linux process can't hold. Pure; used where people give variables for containers."""
+"""Bounds of the environment variables of a Linux process. Pure; used where people give variables for containers."""
 
 from __future__ import annotations
 

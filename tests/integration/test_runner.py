@@ -22,7 +22,7 @@ from dispatcher.runs.outcome import ExitCall
 from dispatcher.runs.states import Cause, State
 from tests.conftest import Server
 from tests.integration.runners import AssignedRun, RunnerProcess, launcher
-from tests.integration.workers import ROOT, Bench, is_alive
+from tests.integration.workers import Bench, is_alive
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
@@ -378,27 +378,6 @@ def test_told_to_stop_while_redis_is_away_the_last_words_hold_the_outcome(
     assert assigned.report_kinds() == []
 
 
-@pytest.mark.parametrize(("module", "claimed"), [("redis", False), ("cloudpickle", True)])
-def test_a_module_that_the_image_lacks_is_named(
-    make: Make, start: Start, tmp_path: Path, module: str, claimed: bool
-) -> None:
-    """The runner loads most of its modules only after the claim."""
-    without = tmp_path / "without"
-    without.mkdir()
-    (without / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module!r}")\n')
-    assigned = make(double, parameters={"number": 1})
-    runner = start(assigned, variables={"PYTHONPATH": f"{without}{os.pathsep}{ROOT}"})
-    assert runner.wait() == 1
-    last = f"ModuleNotFoundError: No module named {module!r}"
-    assert runner.message is not None
-    assert (runner.message.cause, f"{runner.message.reason}: {runner.message.message}") == ("start_failed", last)
-    if not claimed:
-        return
-    outcome = assigned.report_of(ReportKind.DIED).outcome
-    assert outcome.cause is Cause.START_FAILED
-    assert f"{outcome.reason}: {outcome.message}" == last
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [(None, "can't be read: No such file"), ("{", "isn't JSON"), ("[1]", "isn't a JSON object of strings")],
@@ -415,108 +394,3 @@ def test_a_wrong_file_of_secrets_is_named(
     assert runner.message is not None
     assert runner.message.cause == "config_error"
     assert message in runner.message.message
-
-
-def tells_file(path: str) -> Callable[[], None]:
-    def on_exit() -> None:
-        print(f"on_exit: {context.state}")  # noqa: T201
-        with Path(path).open("a") as file:
-            file.write(f"{context.state} {type(context.exception).__name__} {context.parameters.get('seconds')}\n")
-
-    return on_exit
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-def test_a_fresh_process_calls_on_exit_after_the_flows_was_killed(
-    make: Make, start: Start, tmp_path: Path, bench: Bench, number: int
-) -> None:
-    told = tmp_path / "told"
-    parameters = {"path": str(tmp_path / "on"), "seconds": 61}
-    assigned = make(wait, parameters=parameters, on_exit=tells_file(str(told)))
-    runner = start(assigned)
-    os.kill(running(assigned, tmp_path / "on"), number)
-    assert runner.wait() == 128 + number
-    assert told.read_text() == "CRASHED NoneType 61\n"
-    assert assigned.report_kinds() == [ReportKind.SETTLED, ReportKind.DIED]
-    for kind in (ReportKind.SETTLED, ReportKind.DIED):
-        assert assigned.report_of(kind).outcome.cause is Cause.KILLED
-    assert assigned.report_of(ReportKind.DIED).exit_call is ExitCall.CALLED
-    assert bench.lines(assigned.run_id)[-1] == "on_exit: CRASHED"
-    assert "on_exit: CRASHED" in runner.output
-    assert runner.message is not None
-    assert (runner.message.cause, runner.message.reported) == ("killed", True)
-
-
-def test_a_flow_that_ignores_its_timeout_gets_its_on_exit_too(make: Make, start: Start, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    parameters = {"path": str(tmp_path / "on")}
-    runner = start(make(ignores_interrupts, parameters=parameters, timeout=5, on_exit=tells_file(str(told))))
-    assert runner.wait() == 137
-    assert told.read_text() == "TIMED_OUT NoneType None\n"
-    assert runner.assigned.report_of(ReportKind.DIED).exit_call is ExitCall.CALLED
-
-
-def test_an_on_exit_in_place_of_the_flows_is_killed_after_its_time(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(leave, parameters={"code": 3}, on_exit=slow_exit)
-    runner = start(assigned)
-    assert runner.wait() == 3
-    report = assigned.report_of(ReportKind.DIED)
-    assert (report.outcome.cause, report.exit_call) == (Cause.RESULT_MISSING, ExitCall.INTERRUPTED)
-    assert "on_exit begins" in runner.output
-
-
-def test_the_on_exit_of_a_flow_that_ignores_sigterm_ends_within_the_grace(
-    make: Make, start: Start, tmp_path: Path
-) -> None:
-    """The flow has two thirds of it, and its on_exit all but some seconds of the rest."""
-    assigned = make(ignores_interrupts, parameters={"path": str(tmp_path / "on")}, on_exit=slow_exit)
-    runner = start(assigned, grace=24.0)
-    running(assigned, tmp_path / "on")
-    runner.stop()
-    began = time.monotonic()
-    assert runner.wait() == 137
-    assert time.monotonic() - began < 24.0
-    assert assigned.report_of(ReportKind.DIED).exit_call is ExitCall.INTERRUPTED
-
-
-def test_an_on_exit_is_not_begun_without_the_time_for_it(make: Make, start: Start, tmp_path: Path) -> None:
-    assigned = make(ignores_interrupts, parameters={"path": str(tmp_path / "on")}, on_exit=slow_exit)
-    runner = start(assigned, grace=6.0)
-    running(assigned, tmp_path / "on")
-    runner.stop()
-    assert runner.wait() == 137
-    assert assigned.report_kinds() == [ReportKind.DIED]
-    assert assigned.report_of(ReportKind.DIED).exit_call is None
-    assert "on_exit begins" not in runner.output
-
-
-def test_an_on_exit_that_killed_its_process_is_not_called_again(make: Make, start: Start, tmp_path: Path) -> None:
-    told = tmp_path / "told"
-
-    def on_exit() -> None:
-        with told.open("a") as file:
-            file.write("called\n")
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assigned = make(double, parameters={"number": 1}, on_exit=on_exit)
-    assert start(assigned).wait() == 137
-    assert told.read_text() == "called\n"
-    assert assigned.report_of(ReportKind.DIED).exit_call is None
-
-
-def test_a_stop_signal_leaves_an_on_exit_in_place_of_the_flows_its_time(
-    make: Make, start: Start, tmp_path: Path
-) -> None:
-    told = tmp_path / "told"
-
-    def on_exit() -> None:
-        told.write_text("begun")
-        wait_until(lambda: told.read_text() == "end", "the test's word", timeout=30)
-
-    assigned = make(leave, parameters={"code": 3}, on_exit=on_exit)
-    runner = start(assigned, grace=60.0)
-    wait_until(lambda: told.exists() and told.read_text() == "begun", "on_exit", timeout=60)
-    runner.stop()
-    told.write_text("end")
-    assert runner.wait() == 3
-    assert assigned.report_of(ReportKind.DIED).exit_call is ExitCall.CALLED

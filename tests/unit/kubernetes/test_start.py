@@ -276,7 +276,7 @@ def test_a_side_car_that_ended_does_not_hide_the_init_container_that_failed() ->
 
 
 @pytest.mark.parametrize(
-    ("code", "left", "said"),
+    ("code", "left", "text"),
     [
         (1, "/usr/bin/python3: No module named dispatcher", "flow-dispatcher isn't installed in it"),
         (1, "/usr/bin/python3: No module named dispatcher.runner", "another release's flow-dispatcher"),
@@ -289,24 +289,24 @@ def test_a_side_car_that_ended_does_not_hide_the_init_container_that_failed() ->
         (1, "", "without a line in its log: does the image have a python3 with flow-dispatcher"),
     ],
 )
-def test_a_container_that_ends_without_a_runner_says_why(code: int, left: str, said: str) -> None:
+def test_a_container_that_ends_without_a_runner_says_why(code: int, left: str, text: str) -> None:
     """The node passes on the last lines of its log."""
     item = pod(READY)
     item["status"]["containerStatuses"] = [{"name": "flow", "state": ended(code, "Error", left)}]
     observation = observed(item)
     assert (observation.phase, observation.cause) == (Phase.ENDED, Cause.START_FAILED)
-    assert said in observation.message
+    assert text in observation.message
     for line in left.strip().splitlines()[-1:]:
         assert observation.message.endswith(f"its last line: {line}")
 
 
 def test_a_container_without_python_says_so() -> None:
     item = pod(READY)
-    said = 'failed to create containerd task: exec: "python3": executable file not found in $PATH: unknown'
-    item["status"]["containerStatuses"] = [{"name": "flow", "state": ended(128, "StartError", said)}]
+    text = 'failed to create containerd task: exec: "python3": executable file not found in $PATH: unknown'
+    item["status"]["containerStatuses"] = [{"name": "flow", "state": ended(128, "StartError", text)}]
     observation = observed(item)
     assert observation.cause is Cause.START_FAILED
-    assert observation.message == f"its image can't run the runner: it has no python3 on its PATH; {said}"
+    assert observation.message == f"its image can't run the runner: it has no python3 on its PATH; {text}"
 
 
 def test_the_last_lines_of_a_flow_that_was_killed_are_not_its_message() -> None:
