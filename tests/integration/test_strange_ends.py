@@ -79,6 +79,32 @@ def test_a_module_that_the_image_lacks_is_named(bench: Bench, tmp_path: Path, mo
     assert f"{outcome.reason}: {outcome.message}" == last
 
 
+class SlowText(Exception):
+    def __str__(self) -> str:
+        time.sleep(3)
+        return "slow"
+
+
+@flow
+def stops_at_once() -> None:
+    try:
+        time.sleep(60)
+    except BaseException:
+        raise SlowText from None
+
+
+def test_a_flow_that_stops_at_once_did_so_however_long_its_exception_takes(bench: Bench, tmp_path: Path) -> None:
+    """As on a busy node: what it raised is described long after ``stop_grace``."""
+    assert bench.settings.timing.stop_grace < 2
+    runner = RunnerProcess(AssignedRun(bench, tmp_path, stops_at_once, timeout=5))
+    try:
+        assert runner.wait() == 0, runner.output
+        outcome = runner.assigned.report_of(ReportKind.EXITED).outcome
+        assert (outcome.cause, outcome.message) == (Cause.DEADLINE, "ran longer than its timeout")
+    finally:
+        runner.end()
+
+
 class NoAttributes:
     def __getattribute__(self, name: str) -> Any:
         raise RuntimeError(f"no attribute {name}")

@@ -112,7 +112,10 @@ class AttemptRunner:
         try:
             outcome, exit_call = invoke(
                 replace(
-                    invocation, to_value=partial(self._to_value, invocation), explain=partial(_with_oom, oom_kills())
+                    invocation,
+                    to_value=partial(self._to_value, invocation),
+                    explain=partial(_with_oom, oom_kills()),
+                    flow_ended=partial(self._tell, "flow_ended"),
                 ),
                 settle=self._settle,
             )
@@ -122,8 +125,7 @@ class AttemptRunner:
         return _with_stop_message(outcome), exit_call
 
     def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
-        """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
-        self._tell("flow_ended")
+        """Note a success, in case Redis is away."""
         if kind is Returned.RESULT:
             self._note_end(Outcome())
         return invocation.to_value(obj, kind)

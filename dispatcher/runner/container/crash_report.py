@@ -33,6 +33,7 @@ from dispatcher.support.signal_names import signal_name
 _KILLED_BY_US = {
     "term": (Cause.PREEMPTED, "SIGTERM", "the container was told to stop, and its flow did not do so in time"),
     "flow": (Cause.DEADLINE, "timeout", "ran longer than its timeout, and did not stop when told to"),
+    "describe": (Cause.DEADLINE, "timeout", "ran longer than its timeout, and describing what it raised took too long"),
 }  # fmt: skip
 
 

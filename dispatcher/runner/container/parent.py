@@ -28,6 +28,7 @@ STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported 
 #: blocking call isn't handled before that call ends, unless another signal arrives.
 _RESEND_INTERVAL = 1.0
 _EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
+_DESCRIBE_TIMEOUT = 60.0  # seconds for the child to write its outcome, once a flow has stopped after its timeout
 _LONGEST_POLL = 3600.0  # seconds; poll() takes 24 days at most, and a timeout may be longer
 
 
@@ -40,8 +41,8 @@ class ContainerParent:
         has_on_exit: whether the child's environment has an ``on_exit``.
         exit_call: the progress of an ``on_exit`` that is called for a dead child: a name of
             :class:`~dispatcher.runs.outcome.ExitCall`, or empty.
-        expired_clock: the clock whose end made this process kill the child: ``flow``, ``exit``, ``leave`` or ``term``;
-            empty if none did.
+        expired_clock: the clock whose end made this process kill the child: ``flow``, ``describe``, ``exit``,
+            ``leave`` or ``term``; empty if none did.
         stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
         journal: the child's last lines.
         oom_kills_before: number of OOM kills in this container before the child started.
@@ -176,11 +177,13 @@ class ContainerParent:
                     self._clocks["timeout"] = now + float(timeout)
             case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
-            case ["flow_ended"]:
+            case ["flow_ended"]:  # what it raised is still to be described, which calls its code
+                if "flow" in self._clocks:
+                    self._clocks["describe"] = now + _DESCRIBE_TIMEOUT
                 self._stop_clocks("timeout", "flow", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
                 self.message_written = True
-                self._stop_clocks("timeout", "flow", "resend")
+                self._stop_clocks("timeout", "flow", "resend", "describe")
             case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
                 self._clocks["exit"] = now + self._on_exit_timeout
@@ -198,6 +201,8 @@ class ContainerParent:
 
     def _handle_expired_clocks(self) -> None:
         now = time.monotonic()
+        if any(at <= now for at in self._clocks.values()):
+            self._read_progress()  # on a busy node the child may have stopped while this process waited for its turn
         for name in [name for name, at in self._clocks.items() if at <= now]:
             del self._clocks[name]
             if name == "resend":
