@@ -15,7 +15,7 @@ from typing import Any
 from dispatcher.errors import Refused
 from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
-from dispatcher.runs.ending import as_cancelled, end, requeue, retry_decision
+from dispatcher.runs.ending import as_cancelled, end, past, requeue, retry_decision
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -113,13 +113,16 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: 
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
 
-def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
-    """Store the outcome before ``on_exit`` is called, so that it survives the death of the process."""
+def settle(record: Record, now: float, *, epoch: int, outcome: Outcome, at: float | None = None) -> Change | None:
+    """Store the outcome before ``on_exit`` is called, so that it survives the death of the process.
+
+    ``at``: when the flow ended, if that was before.
+    """
     _fence(record, epoch)
     if record.settled_at is not None:
         return None
     exit_call = ExitCall.BEGUN if record.exit_call is ExitCall.WAITING else record.exit_call
-    after = record.but(outcome=as_cancelled(record, outcome), settled_at=now, exit_call=exit_call)
+    after = record.but(outcome=as_cancelled(record, outcome), settled_at=past(record, now, at), exit_call=exit_call)
     return Change(before=record, after=after)
 
 
@@ -131,20 +134,21 @@ def finish(
     outcome: Outcome | None = None,
     exit_call: ExitCall | None = None,
     corrected: bool = False,
+    at: float | None = None,
 ) -> Change | None:
     """End the attempt in a terminal state, or in AWAITING_RETRY if another follows; always with its ``exited`` event.
 
     An outcome that was settled before takes precedence over ``outcome``, unless that one is ``corrected`` by later
-    findings.
+    findings. ``at``: when the attempt ended, if that was before.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
     final_outcome = outcome if corrected else record.outcome or outcome
-    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call, at=at)
 
 
-def abandon(
+def abandon(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     *,
@@ -153,20 +157,23 @@ def abandon(
     here: bool = False,
     times: Mapping[str, float] | None = None,
     corrected: bool = False,
+    at: float | None = None,
 ) -> Change | None:
     """End the attempt of a dead runner, or ring for a fresh pool process to call an ``on_exit`` that wasn't begun.
 
     For an attempt with infrastructure of its own, that happens only if the worker's settings allow it (``here``); else
-    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure. An outcome that was settled
-    before takes precedence, unless ``outcome`` is ``corrected`` by later findings.
+    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure. The attempt ended when they
+    say, or at ``at``. An outcome that was settled before takes precedence, unless ``outcome`` is ``corrected`` by later
+    findings.
     """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
     _fence(record, epoch)
     timed = record.but(times=record.timed(record.attempt, times))
     settled = None if corrected else record.outcome
+    at = at if at is not None else (times or {}).get("finished")
     if record.exit_call is ExitCall.BEGUN:
-        return end(record, now, settled or outcome, ExitCall.INTERRUPTED, times=timed.times)
+        return end(record, now, settled or outcome, ExitCall.INTERRUPTED, times=timed.times, at=at)
     if record.exit_call is ExitCall.WAITING and record.verified and (record.request is None or here):
         after = timed.but(
             outcome=settled or as_cancelled(record, outcome),
@@ -177,7 +184,7 @@ def abandon(
             owner="",
         )
         return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
-    return end(record, now, settled or outcome, None, times=timed.times)
+    return end(record, now, settled or outcome, None, times=timed.times, at=at)
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:

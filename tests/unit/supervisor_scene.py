@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -109,14 +110,17 @@ class Scene:
 
     Args:
         backend: a backend with more powers than the plain one.
+        clock: the server's.
         timing: settings.
     """
 
-    def __init__(self, backend: ScriptedBackend | None = None, **timing: float) -> None:
+    def __init__(
+        self, backend: ScriptedBackend | None = None, *, clock: Callable[[], float] = time.time, **timing: float
+    ) -> None:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
-        records = open_memory()
+        records = open_memory(clock=clock)
         self.counting = CountingRuns(records.runs)
         self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
         self.backend = backend or ScriptedBackend()
