@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from dispatcher.logs.capture import captured
-from dispatcher.logs.stdout import CapturedStream
 from dispatcher.records.logs import Line
 from dispatcher.settings import LimitSettings
 from tests.waiting import wait_until
@@ -384,30 +383,3 @@ def test_a_stream_that_is_held_for_longer_prints_as_before(capsys: pytest.Captur
     print("afterwards", file=held[0])  # type: ignore[call-overload]
     assert sink.texts == []
     assert capsys.readouterr().out == "afterwards\n"
-
-
-class CountedStream(io.StringIO):
-    """Counts the writes, each of which would be a system call."""
-
-    writes = 0
-
-    def write(self, text: str, /) -> int:
-        self.writes += 1
-        return super().write(text)
-
-
-def test_a_printed_line_is_echoed_in_one_piece() -> None:
-    echo = CountedStream()
-    stream = CapturedStream(lambda _: None, sys.__stdout__, 1, 100, echo=echo)  # type: ignore[arg-type]
-    print("one", 2, "three", file=stream)
-    assert (echo.getvalue(), echo.writes) == ("one 2 three\n", 1)
-    print("partial", end="", file=stream)
-    assert echo.getvalue() == "one 2 three\n"
-    stream.flush()
-    assert echo.getvalue() == "one 2 three\npartial"
-    print("at the end", end="", file=stream)
-    stream.end()
-    assert echo.getvalue().endswith("at the end")
-    for _ in range(1000):
-        stream.write("x")
-    assert "x" in echo.getvalue(), "a line without end isn't kept for ever"
