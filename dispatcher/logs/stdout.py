@@ -75,8 +75,8 @@ class CapturedStream(io.TextIOBase):
         original: the stream that this one replaces.
         fd: that stream's descriptor, to which a forked child writes.
         longest, on_partial: see :class:`LineSplitter`.
-        echo: another stream to write to, if any. It gets a line when the line ends, or at a flush: each write there is
-            a system call, and print() writes every argument and separator by itself.
+        echo: another stream to write to, if any. It gets a line of stdout when the line ends, or at a flush: each write
+            there is a system call, and print() writes every argument and separator by itself.
     """
 
     encoding = "utf-8"
@@ -114,7 +114,7 @@ class CapturedStream(io.TextIOBase):
         else:
             if self._echo is not None:
                 self._unechoed.append(text)
-                if "\n" in text or "\r" in text or len(self._unechoed) >= _MOST_UNECHOED:
+                if self._fd == 2 or "\n" in text or "\r" in text or len(self._unechoed) >= _MOST_UNECHOED:
                     self._write_echo(self._echo)
             self._splitter.feed(text, threading.get_ident())
         return len(text)

@@ -33,3 +33,11 @@ def test_a_printed_line_is_echoed_in_one_piece() -> None:
     for _ in range(1000):
         stream.write("x")
     assert "x" in echo.getvalue(), "a line without end isn't kept for ever"
+
+
+def test_what_is_written_to_stderr_is_echoed_at_once() -> None:
+    """It may be the last word of a process that dies."""
+    echo = CountedStream()
+    stream = CapturedStream(lambda _: None, sys.__stderr__, 2, 100, echo=echo)  # type: ignore[arg-type]
+    stream.write("Fatal")
+    assert echo.getvalue() == "Fatal"
