@@ -292,8 +292,8 @@ def tick(record: Record, now: float) -> Change | None:
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
         cause = record.last_cause or Cause.DEADLINE
         message = f"not started within {record.spec.options.start_within:g} s"
-        if record.last_message:
-            message += f": {record.last_message}"
+        if waited_for := _waited_for(record):
+            message += f": {waited_for}"
         if not record.verified and retry_decision(record, cause).repeat:
             return None
         return end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
@@ -305,6 +305,17 @@ def _fence(record: Record, epoch: int) -> None:
         raise Refused(f"epoch {epoch} of run {record.id} was passed: it is {record.epoch} now")
     if record.state not in HELD:
         raise Refused(f"run {record.id} is {record.state}: nobody holds it")
+
+
+def _waited_for(record: Record) -> str:
+    """Return what a run that hasn't started waited for: the message of its cause, and what was noted last where that
+    has another cause or none."""
+    wait, known = record.wait, record.last_message
+    if wait is None or not wait.text:
+        return known
+    if record.last_cause is None or not known:
+        return wait.text
+    return known if wait.cause is record.last_cause else f"{known}; at last: {wait.text}"
 
 
 def _exit_to_come(record: Record) -> ExitCall:
