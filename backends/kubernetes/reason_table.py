@@ -66,6 +66,9 @@ OBJECT_MISSING = Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "missing")
 #: A scheduling gate that no quota queue has set.
 FOREIGN_GATE = Rule(Cause.UNSCHEDULABLE, clock="gate")
 
+#: A node that a pod's spec names, and that hasn't taken the pod.
+NO_NODE = Rule(Cause.UNSCHEDULABLE, clock="node")
+
 #: An init container that runs, and a side-car that runs but hasn't started by its startup probe.
 INIT_RUNNING = Rule(Cause.START_FAILED, clock="init")
 
@@ -92,6 +95,7 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.EVENT, "FailedMapVolume"): _NOT_MADE,
     (Field.EVENT, "FailedAttachVolume"): _NOT_MADE,
     (Field.EVENT, "FailedCreatePodSandBox"): _NOT_MADE,
+    (Field.EVENT, "FailedResourceClaimCreation"): Rule(Cause.UNSCHEDULABLE, clock="claim"),
     (Field.EVENT, "FailedCreate"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT),
     (Field.JOB, "Suspended"): Rule(None, paused=True),
     (Field.POD, "Evicted"): Rule(Cause.EVICTED),

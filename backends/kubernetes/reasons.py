@@ -15,8 +15,8 @@ from typing import Any
 from backends.base import Observation, Phase
 from backends.kubernetes.kills import EVENT_GRACE, FROM_WITHIN, kill_event, was_told_to_stop
 from backends.kubernetes.pod_state import condition, container_state, failed_inits
-from backends.kubernetes.reason_table import NO_RUNNER, TABLE, Field, Rule
-from backends.kubernetes.start import Start, init_name, prefixed
+from backends.kubernetes.reason_table import NO_NODE, NO_RUNNER, TABLE, Field, Rule
+from backends.kubernetes.start import Start, init_name, prefixed, unknown_node
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
 
@@ -114,6 +114,8 @@ class _Evaluation:
         rule = TABLE.get((Field.TERMINATED, reason))
         if rule is None:
             rule, reason, message = self._disruption(pod.object, reason, message)
+        if rule is not None and (node := _missing_node(pod.object)) is not None:
+            rule, message = NO_NODE, unknown_node(node)
         if rule is not None:
             return Observation(
                 phase=Phase.ENDED, cause=rule.cause, reason=reason, message=_readable(message), exit_code=code
@@ -230,6 +232,13 @@ def node_lost_reason(pod: Object) -> str | None:
     if not_ready and "readinessGates" not in pod["spec"]:
         return "NodeNotReady"  # set by the node controller, also where it evicts nothing; the kubelet's own was True
     return "NodeLost" if pod.get("status", {}).get("reason") == "NodeLost" else None
+
+
+def _missing_node(pod: Object) -> str | None:
+    """Return the node that a pod's spec names and that never took it, as Kubernetes collects such a pod; else None."""
+    node = pod.get("spec", {}).get("nodeName")
+    collected = condition(pod, "DisruptionTarget").get("reason") == "DeletionByPodGC"
+    return str(node) if node and collected and not condition(pod, "PodScheduled") else None
 
 
 def _node_lost(pod: Object) -> str:
