@@ -358,7 +358,7 @@ def test_gc_names_who_keeps_what_workers_have_deleted(
         records.runs.update(RUN_ID, lambda record, now: Change(before=record, after=record.but(**ended)))
         with closing(OrphanCleanup(records, options, ["kubernetes"])) as sweep:
             assert sweep.orphans() == [], "workers are about to delete it"
-            backend.cancel(handle, None)
+            _refusal(backend, handle)
             (orphan,) = sweep.orphans()
             reason = f"it waits for finalizer {HOLD} on Job default/{handle['name']}, set by others"
             assert orphan.why == f"the run is CRASHED, attempt 1; {reason}"
