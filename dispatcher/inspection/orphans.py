@@ -90,8 +90,8 @@ class OrphanCleanup:
         ]
         ids = list({infrastructure.run_id for _, infrastructure in listed})
         records = dict(zip(ids, self._records.runs.get_many(ids), strict=True)) if ids else {}
-        found = (_orphan(name, infrastructure, records[infrastructure.run_id]) for name, infrastructure in listed)
-        return [orphan for orphan in found if orphan is not None]
+        orphans = (_orphan(name, infrastructure, records[infrastructure.run_id]) for name, infrastructure in listed)
+        return [orphan for orphan in orphans if orphan is not None]
 
     def _list(self, name: str, backend: Backend) -> list[Found]:
         """Return all infrastructure of a backend; nothing of one that can't be reached and wasn't named."""

@@ -92,8 +92,8 @@ def _several_names(workers: Sequence[WorkerInfo]) -> Iterator[Finding]:
         for identity, group in _groups(family, workers)
     ]
     for index, (family, identity, group) in enumerate(rows):
-        for other, known, others in rows[index + 1 :]:
-            if _backend(family) == _backend(other) and compare(identity, known) is Agreement.SAME:
+        for other, other_identity, others in rows[index + 1 :]:
+            if _backend(family) == _backend(other) and compare(identity, other_identity) is Agreement.SAME:
                 text = (
                     f"{_names(group)} the one with {shown(identity)} as {family}, and {_names(others)} it as {other}: "
                     "a run is watched only under the name with which it was created"
@@ -107,8 +107,8 @@ def _other_names(family: str, identity: Identity, workers: Sequence[WorkerInfo])
         f"Worker {worker.id} serves its cluster as {other}; the run was created for {family}, and is watched only by "
         "workers of that name."
         for worker in workers
-        for other, known in places_of(worker).items()
-        if other != family and _backend(other) == _backend(family) and compare(identity, known) is Agreement.SAME
+        for other, place in places_of(worker).items()
+        if other != family and _backend(other) == _backend(family) and compare(identity, place) is Agreement.SAME
     ]
     if not lines:
         return []

@@ -310,12 +310,12 @@ def _fence(record: Record, epoch: int) -> None:
 def _waited_for(record: Record) -> str:
     """Return what a run that hasn't started waited for: the message of its cause, and what was noted last where that
     has another cause or none."""
-    wait, known = record.wait, record.last_message
+    wait, message = record.wait, record.last_message
     if wait is None or not wait.text:
-        return known
-    if record.last_cause is None or not known:
+        return message
+    if record.last_cause is None or not message:
         return wait.text
-    return known if wait.cause is record.last_cause else f"{known}; at last: {wait.text}"
+    return message if wait.cause is record.last_cause else f"{message}; at last: {wait.text}"
 
 
 def _exit_to_come(record: Record) -> ExitCall:
