@@ -183,6 +183,8 @@ class Backend(ABC):
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.
 
         Returns at once, before anything runs. ``secrets`` are variables for the runner that may not be stored or shown.
+        A Permanent with ``nothing_created`` tells that the service refused the first step of it: where the request was
+        never sent before, there is nothing to tear down.
         """
 
     @abstractmethod

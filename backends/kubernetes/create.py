@@ -41,16 +41,19 @@ def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]
 
 def _create_job(api: Api, request: Request) -> Json:
     namespace, name = request["namespace"], request["job"]["metadata"]["name"]
+    unclear = False
     for tries in range(_MAX_TRIES):
         try:
             return api.create(namespace, "jobs", request["job"])
         except ApiError as error:
             if error.status != 409:
+                error.nothing_created = not unclear
                 raise
             if error.reason == "AlreadyExists":
                 return _adopt(api, request)
             time.sleep(_CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
         except Unclear:
+            unclear = True
             try:
                 return _adopt(api, request)
             except ApiError as error:

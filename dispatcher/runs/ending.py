@@ -42,6 +42,7 @@ def end(
     *,
     times: Mapping[str, Mapping[str, float]] | None = None,
     final: bool = False,
+    created: bool = True,
 ) -> Change:
     """End the attempt of a record. Another follows if the retry policy says so and the signature holds.
 
@@ -52,6 +53,7 @@ def end(
         exit_call: the progress of ``on_exit``; None if it isn't known.
         times: the times of its infrastructure, if more are known than the record holds.
         final: no attempt follows, whatever the policy says.
+        created: its request may have created something, which is torn down.
     """
     outcome = as_cancelled(record, outcome)
     done = record.but(
@@ -63,7 +65,7 @@ def end(
         paused_since=None,
         wait=None,
         times=times or record.times,
-        leftovers=(*record.leftovers, *_infrastructure(record, now)),
+        leftovers=(*record.leftovers, *(_infrastructure(record, now) if created else ())),
     )
     retry = retry_decision(record, outcome.cause)
     repeats = retry.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured

@@ -131,17 +131,18 @@ def finish(
     outcome: Outcome | None = None,
     exit_call: ExitCall | None = None,
     corrected: bool = False,
+    created: bool = True,
 ) -> Change | None:
     """End the attempt in a terminal state, or in AWAITING_RETRY if another follows; always with its ``exited`` event.
 
     An outcome that was settled before takes precedence over ``outcome``, unless that one is ``corrected`` by later
-    findings.
+    findings. An attempt for which nothing was ``created`` leaves nothing to tear down.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
     final_outcome = outcome if corrected else record.outcome or outcome
-    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call, created=created)
 
 
 def abandon(

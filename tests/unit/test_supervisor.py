@@ -17,7 +17,7 @@ from dispatcher.runs.events import EventKind
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
-from tests.unit.supervisor_scene import Scene
+from tests.unit.supervisor_scene import Scene, ScriptedBackend
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
 from workers.supervisor.heartbeats import MAX_READ_GAP, Heartbeats
@@ -266,6 +266,32 @@ def test_a_container_whose_end_was_reported_is_not_deleted_at_once(scene: Scene)
     assert scene.backend.cancelled == {name}
     stored = (scene.record("r1").times or {})["1"]
     assert {**stored, "torn down": 0.0} == {**times, "torn down": 0.0}
+
+
+class KeptBackend(ScriptedBackend):
+    """Backend whose infrastructure is kept, for a reason that a test sets."""
+
+    answer: bool | Transient = False
+
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        if isinstance(self.answer, Transient):
+            raise self.answer
+        return self.answer
+
+
+def test_the_reason_of_a_pending_teardown_is_noted_no_longer_than_it_holds() -> None:
+    backend = KeptBackend()
+    scene = Scene(backend)
+    record = scene.running("r1")
+    scene.round()
+    scene.update("r1", partial(transitions.finish, epoch=record.epoch, outcome=Outcome(cause=Cause.KILLED)))
+    backend.observations[str((record.handle or {})["name"])] = Observation(phase=Phase.ENDED)
+    backend.answer = Transient("teardown pending: node toy", retry_in=0.01)
+    scene.until(lambda: scene.record("r1").leftovers[0].get("pending"), "the reason")
+    backend.answer = False
+    scene.until(lambda: not scene.record("r1").leftovers[0].get("pending"), "the reason's end")
+    backend.answer = True
+    scene.until(lambda: not scene.record("r1").leftovers, "the teardown")
 
 
 def test_orphans_are_deleted_when_found_twice(scene: Scene) -> None:

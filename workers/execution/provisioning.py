@@ -223,7 +223,8 @@ class Provisioner:
         request = record.request or {}
         step: Transition
         if isinstance(answer, Permanent):
-            step = self._end(record, answer)
+            # unless the claim's own write was the last, another worker may have sent the request before
+            step = self._end(record, answer, created=write is None or not answer.nothing_created)
         elif isinstance(answer, Exception):
             if isinstance(answer, Transient) and (answer.cause is not None or lease is not None):  # else a first try
                 self._note_wait(record, answer, lease)
@@ -244,9 +245,9 @@ class Provisioner:
         if step(record, time.time()) is not None:
             try_update(self.records.runs.update, record.id, step, lease=lease)
 
-    def _end(self, record: Record, error: Permanent) -> Transition:
+    def _end(self, record: Record, error: Permanent, *, created: bool = True) -> Transition:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
-        return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
+        return partial(transitions.finish, epoch=record.epoch, outcome=outcome, created=created)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
         backend = self.backend(record.spec.route.backend)

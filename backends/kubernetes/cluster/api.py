@@ -40,6 +40,7 @@ class ApiError(Exception):
     """The server answered with an error.
 
     ``reason`` is its code, such as ``AlreadyExists``. ``retry_after`` is in seconds, None unless the server named it.
+    ``nothing_created``: set by the caller, if the requests before this one have created nothing either.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
@@ -48,6 +49,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.nothing_created = False
 
 
 class Unclear(Exception):

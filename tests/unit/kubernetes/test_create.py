@@ -158,6 +158,7 @@ def test_403_is_told_apart_as_rbac_or_admission(backend: KubernetesBackend, clus
     with pytest.raises(Permanent, match="denied by policy") as raised:
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "AdmissionRefused")
+    assert raised.value.nothing_created
     cluster.allowed = False
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     with pytest.raises(Permanent, match=r"may not create jobs in namespace default .*RBAC") as raised:
@@ -165,8 +166,22 @@ def test_403_is_told_apart_as_rbac_or_admission(backend: KubernetesBackend, clus
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "Forbidden")
     del cluster.errors["POST", "jobs"]
     cluster.errors["POST", "secrets"] = StatusError(403, "Forbidden", UNAUTHORIZED.replace("jobs", "secrets"))
-    with pytest.raises(Permanent, match="may not create secrets in namespace default"):
+    with pytest.raises(Permanent, match="may not create secrets in namespace default") as raised:
         backend.submit(request, SECRETS)
+    assert not raised.value.nothing_created, "its Job exists"
+
+
+def test_a_refusal_after_a_lost_reply_does_not_tell_that_nothing_was_created(
+    backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
+) -> None:
+    """A read that follows a write may be answered by a server that hasn't seen it yet."""
+    request = backend.prepare(attempt())
+    cluster.errors["GET", "jobs"] = StatusError(404, "NotFound", "not found")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy")
+    proxy.inject("lost_reply", "POST", "/jobs")
+    with pytest.raises(Permanent, match="denied by policy") as raised:
+        backend.submit(request, SECRETS)
+    assert not raised.value.nothing_created
 
 
 @pytest.mark.row(25)
