@@ -166,6 +166,11 @@ class Backend(ABC):
         """
         return self.prepare(attempt), ()
 
+    @classmethod
+    def remarks(cls, request: Request) -> Sequence[str]:
+        """Return what a service may refuse in a request, depending on how it is set up, for people; without I/O."""
+        return ()
+
     def rendered(self, request: Request) -> str:
         """Return a request for people and for the service's own tools, exactly as it would be sent."""
         return json.dumps(request, indent=2, ensure_ascii=False)

@@ -34,6 +34,7 @@ from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import MISMATCH_RETRY, Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.orphans import infrastructure
+from backends.kubernetes.pod_security import restricted_violations
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.summary import summary
 from backends.rate_limit import Pace, shared
@@ -41,6 +42,7 @@ from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.place_identity import Identity, part_of
 from dispatcher.settings import Settings
+from dispatcher.support.escaping import escaped
 
 if TYPE_CHECKING:
     from dispatcher.inspection.finding import Finding
@@ -108,6 +110,16 @@ class KubernetesBackend(ContainerBackend):
     def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
         request = manifest.draft(attempt, self._settings)
         return request, manifest.objections(request, self._settings)
+
+    @classmethod
+    def remarks(cls, request: Request) -> Sequence[str]:
+        """Return what a namespace that enforces Pod Security's ``restricted`` refuses."""
+        violations = restricted_violations(request["job"]["spec"]["template"]["spec"])
+        if not violations:
+            return ()
+        return (
+            f"a namespace that enforces Pod Security `restricted` refuses its pod: {escaped('; '.join(violations))}",
+        )
 
     def rendered(self, request: Request) -> str:
         """Return the Job as YAML, with its digest and cluster in a comment. The Secret isn't shown."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -102,6 +103,16 @@ class Api:
             ApiError, Unreachable, Unclear: as all methods below.
         """
         return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body, accept=_METADATA)
+
+    def dry_run(self, namespace: str, kind: str, body: Mapping[str, Any]) -> list[str]:
+        """Have the server check an object as if it were to be created; return its warnings.
+
+        Raises:
+            ApiError: it would refuse the object.
+        """
+        response = self._send("POST", _path(namespace, kind), {"dryRun": "All"}, body, read=self._timeout)
+        _body(response)
+        return [_unquoted(text) for text in response.headers.getlist("Warning")]
 
     def get(self, namespace: str, kind: str, name: str, *, timeout: float | None = None) -> Json:
         """Return an object in its current state, never from a cache of the server. ``timeout`` is in seconds."""
@@ -298,6 +309,11 @@ def _quoted(text: str) -> str:
     from urllib.parse import quote
 
     return quote(text, safe="")
+
+
+def _unquoted(warning: str) -> str:
+    """Return the text of a ``Warning`` header: ``299 - "text"``, in which quotes and backslashes are escaped."""
+    return re.sub(r"\\(.)", r"\1", warning.partition('"')[2].rpartition('"')[0])
 
 
 def _body(response: Any) -> bytes:
