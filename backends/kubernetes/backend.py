@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
 from backends.container import server_address
@@ -25,7 +25,7 @@ from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.container_logs import last_lines
 from backends.kubernetes.crash_report import crash_report
-from backends.kubernetes.create import create
+from backends.kubernetes.create import create, create_secret
 from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.first_stops import FirstStops
 from backends.kubernetes.grace import Need
@@ -41,6 +41,7 @@ from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.place_identity import Identity, part_of
+from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import escaped
 
@@ -139,11 +140,7 @@ class KubernetesBackend(ContainerBackend):
             identity = part_of(self._identity.current(), request["namespace"])
             if doubt := self._identity.doubt(request):
                 raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
-            ca = _authority(self._settings)
-            variables = dict(secrets)
-            if server_address.URL in secrets:
-                variables[server_address.URL] = _url(self._settings)
-            job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
+            job = create(self._api, request, lambda uid: _secret(request, uid, secrets, self._settings))
         metadata = job["metadata"]
         return make_handle(
             JobKey(request["namespace"], metadata["name"], metadata["uid"]),
@@ -155,6 +152,23 @@ class KubernetesBackend(ContainerBackend):
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         return self._observer.poll(handles)
+
+    def restore(self, handle: Handle, secrets: Mapping[str, str]) -> None:
+        """Create the Secret of a Job again.
+
+        Raises:
+            Permanent: the Job is gone, or the worker may not.
+            Transient: it can't be done now.
+        """
+        key = JobKey.of(handle)
+        if exclusion := self._scope.exclusion(handle):
+            raise Transient(exclusion, retry_in=30.0)
+        with translated(self._api, key.namespace):
+            metadata = self._api.get(key.namespace, "jobs", key.name)["metadata"]
+            if metadata["uid"] != key.uid or metadata.get("deletionTimestamp"):
+                raise Permanent(f"Job {key.namespace}/{key.name} is gone", cause=Cause.KILLED, reason="deleted")
+            request = {"namespace": key.namespace, "job": {"metadata": metadata}}
+            create_secret(self._api, key.namespace, _secret(request, key.uid, secrets, self._settings))
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         if handle is not None and not self._scope.exclusion(handle) and self._first_stops.waits(handle):
@@ -246,6 +260,14 @@ class KubernetesBackend(ContainerBackend):
         self._watches.stop()
         self._observer.close()
         self._api.close()
+
+
+def _secret(request: Request, uid: str, secrets: Mapping[str, str], settings: Settings) -> Mapping[str, Any]:
+    """Return the Secret of a Job. The address of the records is that for containers."""
+    variables = dict(secrets)
+    if server_address.URL in secrets:
+        variables[server_address.URL] = _url(settings)
+    return manifest.secret(request, uid, variables, ca=_authority(settings))
 
 
 def _url(settings: Settings) -> str:

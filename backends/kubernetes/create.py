@@ -35,7 +35,7 @@ def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]
         ApiError, Unclear, Unreachable: of the API.
     """
     job = _create_job(api, request)
-    _create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
+    create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
     return job
 
 
@@ -78,8 +78,13 @@ def _adopt(api: Api, request: Request) -> Json:
     return job
 
 
-def _create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
-    """Create the Secret. An existing one of that name may be outdated or somebody else's: it is replaced."""
+def create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
+    """Create the Secret of a Job. An existing one of that name may be outdated or somebody else's: it is replaced.
+
+    Raises:
+        Transient: it isn't clear yet whether it exists.
+        ApiError, Unreachable: of the API.
+    """
     name = secret["metadata"]["name"]
     for _ in range(_MAX_TRIES):
         try:

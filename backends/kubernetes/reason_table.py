@@ -63,6 +63,11 @@ _NOT_MADE = Rule(Cause.START_FAILED, clock="creation")  # volumes, network, sand
 QUOTA_USED = Rule(Cause.QUOTA, clock="quota")
 OBJECT_MISSING = Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "missing")
 
+#: The attempt's own Secret, which somebody deleted before its pod had mounted it. It is created again; a node that has
+#: failed for long tries again every two minutes.
+SECRET_MISSING = Rule(Cause.START_FAILED, 300.0, "secret")
+SECRET_GRACE = 10.0  # seconds for which the Secret may be missing: it is created after its Job
+
 #: A scheduling gate that no quota queue has set.
 FOREIGN_GATE = Rule(Cause.UNSCHEDULABLE, clock="gate")
 

@@ -7,7 +7,7 @@ that an image is being pulled, or why a node can't make a volume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import Observation, Phase
@@ -22,6 +22,8 @@ from backends.kubernetes.reason_table import (
     OBJECT_MISSING,
     QUOTA,
     QUOTA_USED,
+    SECRET_GRACE,
+    SECRET_MISSING,
     START_GRACE,
     TABLE,
     Field,
@@ -172,11 +174,17 @@ class Start:
         if not event:
             return None
         reason, text = str(event.get("reason")), str(event.get("message") or "")
-        # the attempt's Secret has the name of its Job, and is created right after it
-        secret = str(pod["metadata"].get("labels", {}).get("job-name") or self.job.get("metadata", {}).get("name"))
-        missing = MISSING.search(text) is not None and f'"{secret}" not found' not in text
-        rule = OBJECT_MISSING if missing else TABLE[Field.EVENT, reason]
+        if f'secret "{self.job.get("metadata", {}).get("name")}" not found' in text:  # it has the name of its Job
+            return self._without_secret(reason, text)
+        rule = OBJECT_MISSING if MISSING.search(text) is not None else TABLE[Field.EVENT, reason]
         return self._apply(rule, reason, text, grace=EVENT_GRACE)
+
+    def _without_secret(self, reason: str, text: str) -> Observation:
+        """Return the observation of a pod that can't mount the attempt's own Secret."""
+        message = f"the Secret with its runner's credentials is missing, and is created again: {text}"
+        observation = self._apply(SECRET_MISSING, reason, message, grace=SECRET_GRACE)
+        incomplete = observation.cause is not None and observation.phase is Phase.WAITING
+        return replace(observation, incomplete=incomplete)
 
     def _stalled(self, pod: Object) -> str:
         """Return the sentence about a pod of which no state says why it doesn't start: its last warning, or a guess."""

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from backends.base import Found, Handle, Observation, Phase, Request, Watched
-from dispatcher.errors import LeasePassed, Transient
+from dispatcher.errors import LeasePassed, Refused, Transient
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.events import EventKind
@@ -266,6 +266,21 @@ def test_a_container_whose_end_was_reported_is_not_deleted_at_once(scene: Scene)
     assert scene.backend.cancelled == {name}
     stored = (scene.record("r1").times or {})["1"]
     assert {**stored, "torn down": 0.0} == {**times, "torn down": 0.0}
+
+
+def test_a_missing_part_is_created_again_until_the_flow_has_started(scene: Scene) -> None:
+    name = str((scene.provisioned("r1").handle or {})["name"])
+    scene.round()
+    incomplete = Observation(phase=Phase.WAITING, cause=Cause.START_FAILED, reason="FailedMount", incomplete=True)
+    scene.backend.observations[name] = incomplete
+    secrets = sorted(f"DISPATCHER__{name}" for name in ("URL", "RUN__SPEC", "RUN__SEAL", "RUN__TOKEN"))
+    scene.until(lambda: scene.backend.restored == [(name, secrets)], "the restoration")
+    scene.round()
+    assert len(scene.backend.restored) == 1, "it has its pause"
+    scene.update("r1", partial(transitions.claim_attempt, attempt=1, holder="pod"))
+    with pytest.raises(Refused):
+        scene.provisioner.restore("r1", 1)
+    assert len(scene.backend.restored) == len(scene.backend.submits) == 1
 
 
 class KeptBackend(ScriptedBackend):

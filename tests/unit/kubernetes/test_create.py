@@ -116,6 +116,25 @@ def test_an_existing_secret_is_replaced(backend: KubernetesBackend, cluster: Fak
 
 
 @pytest.mark.row(23)
+def test_a_secret_that_was_deleted_is_created_again(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    before = cluster.get("secrets", NAME)
+    cluster.delete("secrets", NAME)
+    backend.restore(handle, SECRETS)
+    after = cluster.get("secrets", NAME)
+    for field in ("stringData", "immutable", "type"):
+        assert after[field] == before[field]
+    for field in ("labels", "ownerReferences"):
+        assert after["metadata"][field] == before["metadata"][field]
+    backend.restore(handle, SECRETS)
+    cluster.delete("jobs", NAME)
+    with pytest.raises(Permanent, match="not found"):
+        backend.restore(handle, SECRETS)
+    backend.submit(backend.prepare(attempt()), SECRETS)
+    with pytest.raises(Permanent, match="is gone"):
+        backend.restore(handle, SECRETS)
+
+
 def test_a_conflict_is_retried(backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy) -> None:
     proxy.inject("status", "POST", "/jobs", status=409, reason="Conflict", times=2)
     assert backend.submit(backend.prepare(attempt()), SECRETS)["name"] == NAME

@@ -135,7 +135,6 @@ def test_row_start_error() -> None:
         ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "references non-existent secret key: k", 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "timed out waiting for the condition", 10_000, (Phase.WAITING, Cause.START_FAILED)),
-        ("FailedMount", 'secret "flow-1" not found', 10_000, (Phase.WAITING, Cause.START_FAILED)),
         ("FailedCreatePodSandBox", "cni: no IP", 10_000, (Phase.WAITING, Cause.START_FAILED)),
     ],
 )

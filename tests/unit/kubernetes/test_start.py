@@ -300,6 +300,17 @@ def test_a_pod_collected_without_its_node_was_unschedulable() -> None:
     assert observed(item).cause is Cause.NODE_LOST
 
 
+def test_a_secret_of_ours_that_was_deleted_is_created_again() -> None:
+    """It is created after its Job, so that a node may be too early."""
+    text = 'MountVolume.SetUp failed for volume "dispatcher-run" : secret "flow-1" not found'
+    events = [event("FailedMount", text)]
+    early, late, end = (observed(pod(), events=events, after=after) for after in (9.9, 10.0, 300.0))
+    assert (early.cause, early.incomplete, early.message) == (None, False, "")
+    assert (late.phase, late.cause, late.incomplete) == (Phase.WAITING, Cause.START_FAILED, True)
+    assert late.message == f"the Secret with its runner's credentials is missing, and is created again: {text}"
+    assert (end.phase, end.cause, end.incomplete) == (Phase.ENDED, Cause.START_FAILED, False)
+
+
 def test_a_step_that_has_just_begun_is_not_late() -> None:
     """Each step has its time, however long the one before took."""
     waits, placed = (Snapshot(job=JOB, pods=pods) for pods in ([], [Pod(object=pod(READY))]))
