@@ -107,11 +107,10 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.POD, "Preempting"): _PREEMPTED,
     (Field.POD, "NodeShutdown"): _PREEMPTED,
     (Field.POD, "Terminated"): _PREEMPTED,
-    (Field.POD, "OutOfcpu"): _NO_ROOM,
-    (Field.POD, "OutOfmemory"): _NO_ROOM,
-    (Field.POD, "OutOfpods"): _NO_ROOM,
-    (Field.POD, "OutOfephemeral-storage"): _NO_ROOM,
     (Field.POD, "NodeAffinity"): _NO_ROOM,
+    (Field.POD, "TopologyAffinityError"): _NO_ROOM,
+    (Field.POD, "PodOSNotSupported"): Rule(Cause.CONFIG_ERROR),
+    (Field.POD, "PodOSSelectorNodeLabelDoesNotMatch"): Rule(Cause.CONFIG_ERROR),
     (Field.POD, "UnexpectedAdmissionError"): Rule(Cause.START_FAILED),
     (Field.POD, "NodeLost"): Rule(Cause.NODE_LOST),
     (Field.POD, "DeadlineExceeded"): Rule(Cause.DEADLINE),
@@ -122,3 +121,8 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.DISRUPTION, "DeletionByPodGC"): Rule(Cause.NODE_LOST),
     (Field.JOB, "DeadlineExceeded"): Rule(Cause.DEADLINE),
 }
+
+
+def rule_of(field: Field, reason: str) -> Rule | None:
+    """Return the rule of a reason; None if it isn't known. A node that lacks a resource names it: ``OutOfcpu``."""
+    return _NO_ROOM if field is Field.POD and reason.startswith("OutOf") else TABLE.get((field, reason))

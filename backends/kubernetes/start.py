@@ -41,6 +41,7 @@ _CLAIMS = ("FailedResourceClaimCreation",)
 _PROGRESS = ("Pulling", "Pulled", "Created", "Started")
 
 #: What is said of a Job without a pod and without an event.
+_NO_PARALLELISM = "its Job's spec.parallelism was set to 0, so that it gets no pod"
 _NO_POD = "the Job controller hasn't created its pod yet, and says nothing about it"
 
 _CRASH_LOOP = "CrashLoopBackOff"
@@ -66,16 +67,19 @@ class Start:
     clocks: dict[str, tuple[float, str]]
     now: float
 
-    def of_suspended_job(self) -> Observation:
-        """Return the observation of a suspended Job: a quota queue holds it, unless somebody else suspended it."""
+    def of_suspended_job(self, *, ran: bool) -> Observation:
+        """Return the observation of a suspended Job: a quota queue holds it, unless somebody else suspended it.
+
+        ``ran``: its flow had started, so that its pod was deleted.
+        """
         spec, name = self.job.get("spec", {}), self.job.get("metadata", {}).get("name")
         if manager := spec.get("suspendedBy"):
-            message = (
-                f"its Job {name} is suspended, not by a quota queue but by {manager}: "
-                f'set its spec.suspend to false, as `kubectl patch job {name} -p \'{{"spec":{{"suspend":false}}}}\'`'
-            )
+            resume = f'`kubectl patch job {name} -p \'{{"spec":{{"suspend":false}}}}\'` lets it go on'
+            message = f"its Job {name} is suspended, not by a quota queue but by {manager}: {resume}"
+            if ran:
+                message = f"its Job {name} was suspended while it ran, not by a quota queue but by {manager}"
             return Observation(phase=Phase.WAITING, reason=_SUSPENDED, message=message, suspended=True)
-        held = "a quota queue holds it: its Job is suspended"
+        held = "a quota queue suspended its Job while it ran" if ran else "a quota queue holds it: its Job is suspended"
         return self._apply(TABLE[Field.JOB, _SUSPENDED], _SUSPENDED, held)
 
     def of_pod(self, pod: Object) -> Observation:
@@ -92,7 +96,8 @@ class Start:
         """Return the observation of an active Job without a pod: quota, Pod Security, a missing ServiceAccount."""
         event = self._newest_event(self.job, "FailedCreate")
         if not event:
-            return self._without_reason("no pod", "", lambda: _NO_POD)
+            none_wanted = self.job.get("spec", {}).get("parallelism") == 0
+            return self._without_reason("no pod", "", lambda: _NO_PARALLELISM if none_wanted else _NO_POD)
         text = str(event.get("message") or "")
         rule = QUOTA_USED if QUOTA in text else TABLE[Field.EVENT, "FailedCreate"]
         return self._apply(rule, "FailedCreate", text, grace=EVENT_GRACE)
