@@ -177,7 +177,7 @@ def _describe_end(record: Record) -> list[str]:
     if outcome.cause is not None:
         facts = [f"Cause: {outcome.cause}"]
         facts += [outcome.reason] if outcome.reason else []
-        facts += [outcome.message] if outcome.message not in {"", outcome.cause} else []
+        facts += [outcome.message.rstrip(". \n")] if outcome.message not in {"", outcome.cause} else []
         facts += [f"exit code {outcome.exit_code}"] if outcome.exit_code is not None else []
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
@@ -199,7 +199,7 @@ def _leftovers(record: Record) -> list[str]:
     lines = [f"Infrastructure of {counted(len(record.leftovers), 'ended attempt')} is not confirmed gone yet."]
     for leftover in record.leftovers:
         if leftover.get("pending"):
-            lines.append(f"Attempt {leftover['attempt']}: {leftover['pending']}.")
+            lines.append(f"Attempt {leftover['attempt']}: {str(leftover['pending']).rstrip('. ')}.")
     return lines
 
 

@@ -107,6 +107,9 @@ REFUSED_ROWS = {
         'persistentvolumeclaim "nope" not found',
         {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "nope"}}]},
     ),
+    "a node that doesn't exist": Row(
+        Cause.UNSCHEDULABLE, "its pod names node nowhere (spec.nodeName)", {"nodeName": "nowhere"}, ends=True
+    ),
     "no such node": Row(Cause.UNSCHEDULABLE, "affinity/selector", {"nodeSelector": {"disk": "none-such"}}),
     "a scheduling gate": Row(
         Cause.UNSCHEDULABLE, "example.com/later", {"schedulingGates": [{"name": "example.com/later"}]}
