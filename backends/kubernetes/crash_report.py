@@ -137,8 +137,8 @@ def _states(pods: Sequence[Pod]) -> Iterator[str]:
         yield f"pod {pod.object['metadata'].get('name')}{node}: {status.get('phase') or '?'}{reason}{gone}{message}"
         for kind, prefix in _STATUSES:
             for container in (status.get(kind) or ())[:MAX_CONTAINERS]:
-                seen = " when its pod was last seen" if pod.gone and _runs(container) else ""
-                yield f"  {prefix}{container.get('name')}: {_state(container.get('state') or {})}{seen}"
+                suffix = " when its pod was last seen" if pod.gone and _runs(container) else ""
+                yield f"  {prefix}{container.get('name')}: {_state(container.get('state') or {})}{suffix}"
 
 
 def _runs(container: Mapping[str, Any]) -> bool:

@@ -68,8 +68,8 @@ def load(path: str) -> dict[str, Any]:
     try:
         kind = Path(path).stat().st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
-            what = "a directory" if stat.S_ISDIR(kind) else "a device or socket"
-            raise InvalidInput(f"job_spec_file: must be a file with a Job, and {path} is {what}")
+            name = "a directory" if stat.S_ISDIR(kind) else "a device or socket"
+            raise InvalidInput(f"job_spec_file: must be a file with a Job, and {path} is {name}")
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(job_bounds.MAX_SIZE + 1)
             size = os.fstat(file.fileno()).st_size

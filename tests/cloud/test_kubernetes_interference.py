@@ -85,19 +85,19 @@ def test_a_secret_deleted_before_its_pod_has_mounted_it_is_created_again(sandbox
     sandbox.expect_end(run, State.SUCCEEDED, timeout=240)
 
 
-@pytest.mark.parametrize("what", ["job", "pod", "parallelism"])
-def test_who_ended_a_pod_is_told_apart(what: str, sandbox: Sandbox, worker: Worker) -> None:
+@pytest.mark.parametrize("target", ["job", "pod", "parallelism"])
+def test_who_ended_a_pod_is_told_apart(target: str, sandbox: Sandbox, worker: Worker) -> None:
     run = started(sandbox, 300)
     job = name_of(sandbox, "jobs", run)
     [pod] = sandbox.pods(run)
-    if what == "parallelism":
+    if target == "parallelism":
         k8s.kubectl("patch", "job", job, "-n", sandbox.name, "--type=merge", "-p", '{"spec":{"parallelism":0}}')
     else:
-        name = job if what == "job" else pod["metadata"]["name"]
-        k8s.kubectl("delete", what, name, "-n", sandbox.name, "--wait=false")
+        name = job if target == "job" else pod["metadata"]["name"]
+        k8s.kubectl("delete", target, name, "-n", sandbox.name, "--wait=false")
     error = sandbox.expect_end(run, State.CRASHED, Cause.KILLED)
     words = {"job": "its Job was deleted", "pod": "its pod was deleted", "parallelism": "spec.parallelism was set to 0"}
-    assert words[what] in str(error)
+    assert words[target] in str(error)
 
 
 def test_a_pod_without_its_job_and_without_a_run_is_listed_and_ended(
