@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from backends.base import Changed, CrashReport, Found, Handle, Observation, Request
 from backends.container import server_address
@@ -140,7 +140,8 @@ class KubernetesBackend(ContainerBackend):
             identity = part_of(self._identity.current(), request["namespace"])
             if doubt := self._identity.doubt(request):
                 raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
-            job = create(self._api, request, lambda uid: _secret(request, uid, secrets, self._settings))
+            variables, ca = _variables(secrets, self._settings), _authority(self._settings)  # may be wrong settings
+            job = create(self._api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
         metadata = job["metadata"]
         return make_handle(
             JobKey(request["namespace"], metadata["name"], metadata["uid"]),
@@ -168,7 +169,8 @@ class KubernetesBackend(ContainerBackend):
             if metadata["uid"] != key.uid or metadata.get("deletionTimestamp"):
                 raise Permanent(f"Job {key.namespace}/{key.name} is gone", cause=Cause.KILLED, reason="deleted")
             request = {"namespace": key.namespace, "job": {"metadata": metadata}}
-            create_secret(self._api, key.namespace, _secret(request, key.uid, secrets, self._settings))
+            variables, ca = _variables(secrets, self._settings), _authority(self._settings)
+            create_secret(self._api, key.namespace, manifest.secret(request, key.uid, variables, ca=ca))
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         if handle is not None and not self._scope.exclusion(handle) and self._first_stops.waits(handle):
@@ -262,12 +264,9 @@ class KubernetesBackend(ContainerBackend):
         self._api.close()
 
 
-def _secret(request: Request, uid: str, secrets: Mapping[str, str], settings: Settings) -> Mapping[str, Any]:
-    """Return the Secret of a Job. The address of the records is that for containers."""
-    variables = dict(secrets)
-    if server_address.URL in secrets:
-        variables[server_address.URL] = _url(settings)
-    return manifest.secret(request, uid, variables, ca=_authority(settings))
+def _variables(secrets: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return the secret variables of a container. The address of the records is that for containers."""
+    return {**secrets, server_address.URL: _url(settings)} if server_address.URL in secrets else dict(secrets)
 
 
 def _url(settings: Settings) -> str:
