@@ -14,7 +14,7 @@ from dispatcher.environments.callbacks import Callback
 from dispatcher.errors import InvalidInput
 from dispatcher.executors.base import Executor
 from dispatcher.runs.routing import REMOTE
-from dispatcher.support import signatures
+from dispatcher.support import prefect_names, signatures
 
 _EXECUTOR = "RemoteEnvironment.executor"
 
@@ -59,7 +59,9 @@ class RemoteEnvironment(Environment):
     def check(self) -> None:
         super().check()
         if isinstance(self.executor, str) and _is_here(self.executor):
-            _class(self.executor)
+            kind = _class(self.executor)
+            if kind.__module__ == Executor.__module__:  # ours: making one does nothing yet
+                self.make_executor()
 
     def make_executor(self) -> Executor:
         name: Any = self.executor
@@ -106,6 +108,8 @@ def _named(executor: Any) -> Any:
         return executor
     if isinstance(executor, str):
         module = executor.partition(":")[0] if ":" in executor else executor.rpartition(".")[0]
+        if successor := prefect_names.executor(executor):
+            raise InvalidInput(f"{_EXECUTOR}: {executor!r} is Prefect's; write {successor!r}")
         if not module or module == "__main__" or not all(part.isidentifier() for part in module.split(".")):
             raise InvalidInput(f"{_EXECUTOR}: must be a class or 'package.module.Class', got {executor!r}")
         return executor

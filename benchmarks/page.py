@@ -120,16 +120,27 @@ def _parts(results: BenchmarkResults) -> Iterator[str]:
 
 
 def _machine(results: BenchmarkResults) -> str:
-    machine = results.machine
-    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     quick = "A quick run, with a tenth of each count: to be replaced by a full one. " if results.quick else ""
-    hardware = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
     parts = [part for part in results.rounds if not part.startswith(CLUSTERED)]
     return (
-        f"{quick}Measured on {results.at[:10]}: {hardware}, Python {machine['python']}, {packages}. "
+        f"{quick}Measured on {results.at[:10]}: {_hardware(results.machine)}. {_elsewhere(results)}"
         f"{_load(results, parts)} "
         f"Every round is in `benchmarks/data/{results.at[:10]}.json`.\n"
     )
+
+
+def _hardware(machine: Mapping[str, Any]) -> str:
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    hardware = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}"
+    return f"{hardware}, Python {machine['python']}, {packages}"
+
+
+def _elsewhere(results: BenchmarkResults) -> str:
+    """Return which parts were measured at another time on another machine; each had both of its sides there."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for part, origin in results.origins.items():
+        groups.setdefault((origin["at"][:10], _hardware(origin["machine"])), []).append(part)
+    return "".join(f"On {at}, {hardware}: {', '.join(names)}. " for (at, hardware), names in groups.items())
 
 
 def _load(results: BenchmarkResults, parts: Sequence[str]) -> str:

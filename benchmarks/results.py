@@ -16,8 +16,9 @@ from benchmarks.figures import Comparison, Figure, Measured, Pair, ResultRow, ro
 
 @dataclass
 class BenchmarkResults:
-    """All figures of one execution. ``rounds`` are by part; ``loads`` are the load averages before and after each
-    part."""
+    """All figures of one execution, or of several that were merged. ``rounds`` are by part; ``loads`` are the load
+    averages before and after each part. ``origins`` has the day and the machine of the parts that were measured at
+    another time than ``at``, on another machine than ``machine``."""
 
     at: str
     machine: dict[str, Any]
@@ -27,6 +28,7 @@ class BenchmarkResults:
     loads: dict[str, list[list[float]]] = field(default_factory=dict)
     samples: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, part: Part, rounds: Sequence[Measured], *, loads: list[list[float]]) -> None:
         """Add a part."""
@@ -37,11 +39,18 @@ class BenchmarkResults:
     def merge(self, newer: BenchmarkResults) -> None:
         """Take over the parts of another execution, which replace the same parts here.
 
+        A part measures both of its sides on one machine, so its ratios keep their meaning beside parts of another one.
+
         Raises:
-            ValueError: it was measured on another machine, with other versions, or with other counts.
+            ValueError: it was measured with other counts.
         """
-        if (self.machine, self.quick) != (newer.machine, newer.quick):
-            raise ValueError("results of different machines, versions or counts don't belong together")
+        if self.quick != newer.quick:
+            raise ValueError("results of different counts don't belong together")
+        if self.machine != newer.machine:
+            older = {"at": self.at, "machine": self.machine}
+            self.origins = dict.fromkeys(self.rounds, older) | self.origins
+        self.origins = {part: origin for part, origin in self.origins.items() if part not in newer.rounds}
+        self.machine = newer.machine
         replaced = {name for rounds in newer.rounds.values() for name in rounds[0]}
         self.at = newer.at
         self.figures = [figure for figure in self.figures if figure.name not in replaced] + newer.figures

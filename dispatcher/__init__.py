@@ -156,7 +156,10 @@ def __getattr__(name: str) -> Any:
     elif name in _PACKAGES:
         value = _imported(f"{__name__}.{name}")
     else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from dispatcher.support.prefect_names import remedy
+
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(f"{message}: {text}" if (text := remedy(name)) else message)
     globals()[name] = value
     return value
 

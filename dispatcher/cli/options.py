@@ -121,10 +121,12 @@ def environment(text: str | None, labels: tuple[str, ...], *, allow_sealed: bool
     if labels:
         raise InvalidInput("--label: labels belong to the environment; write them there, not beside --environment")
     from dispatcher.environments.base import Environment, from_json
-    from dispatcher.environments.named import named
+    from dispatcher.environments.named import named, names
 
-    if _NAME.fullmatch(text) and not text.endswith(".json"):
-        return named(text)
+    if _NAME.fullmatch(text) and not text.endswith((".json", ".py")):
+        module = text.replace(".", "/")
+        if text in names() or not (Path(f"{module}.py").is_file() or Path(module).is_dir()):
+            return named(text)
     return _load(text, Environment, from_json, "--environment", allow_sealed)
 
 

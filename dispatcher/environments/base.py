@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.environments import callbacks
+from dispatcher.environments.labels import Labels
 from dispatcher.errors import INTERRUPTS, CancelInterrupt, InvalidInput, PreemptInterrupt, TimeoutInterrupt
 from dispatcher.executors.local import LocalExecutor
 from dispatcher.runs.context import ended, entered
@@ -52,7 +53,7 @@ class Environment:
     #: value.
     added: ClassVar[tuple[str, ...]] = ()
 
-    labels: tuple[str, ...]
+    labels: Labels
     on_start: Callable[[], Any] | None
     on_exit: Callable[[], Any] | None
 
@@ -66,7 +67,7 @@ class Environment:
         for moment, callback in by_moment.items():
             if callback is not None:
                 signatures.check_callback(callback, subject=f"{type(self).__name__}.{moment}")
-        self._set(labels=check_labels(labels), **by_moment)
+        self._set(labels=Labels(check_labels(labels)), **by_moment)
 
     def setup(self, storage: Storage) -> None:
         """Create static infrastructure, if the class needs any; safe to repeat."""
@@ -203,6 +204,16 @@ class Environment:
         if name not in vars(self) and name in fields:  # by the constructor of the class that adds it
             return object.__setattr__(self, name, value)
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")
+
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise the error of an attribute that doesn't exist, with what takes its place if Prefect 0.10 had it."""
+            from dispatcher.support.prefect_names import attribute_remedy
+
+            remedy = attribute_remedy(name)
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            raise AttributeError(f"{message}: {remedy}" if remedy else message, name=name, obj=self)
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} can't be changed ({name}): make another one")

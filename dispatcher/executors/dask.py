@@ -48,7 +48,10 @@ class DaskExecutor(Executor):
         cluster_kwargs: Mapping[str, Any] | None = None,
         client_kwargs: Mapping[str, Any] | None = None,
         connect_timeout: Seconds = 30.0,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise InvalidInput(_unknown(unknown))
         if address is not None and (cluster_class is not None or cluster_kwargs):
             raise InvalidInput("DaskExecutor: give address, or cluster_class with cluster_kwargs, not both")
         if address is not None and (not isinstance(address, str) or not address):
@@ -149,6 +152,17 @@ class DaskExecutor(Executor):
     def _disconnect(self) -> None:
         client, self._client, self._session = self._client, None, None
         _quietly("Closing the Dask client", client.close)
+
+
+def _unknown(arguments: Collection[str]) -> str:
+    """Return the error of arguments that don't exist: Prefect 0.10's executor took those of client and cluster."""
+    name = min(arguments)
+    places = {"local_processes": "cluster_kwargs={'processes': …}", "debug": "cluster_kwargs={'silence_logs': …}"}
+    remedy = places.get(
+        name, f"client_kwargs={{{name!r}: …}} for the client, cluster_kwargs={{{name!r}: …}} for the cluster"
+    )
+    parameters = "address, cluster_class, cluster_kwargs, client_kwargs, connect_timeout"
+    return f"DaskExecutor has no argument {shown(name)} (known: {parameters}); write {remedy}"
 
 
 def _distributed() -> Any:

@@ -137,7 +137,7 @@ class Storage(ABC):
 
     def __contains__(self, name: object) -> bool:
         """Return True if this object has added a flow of that name."""
-        return name in self.flows
+        return isinstance(name, str) and name in self.flows
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON object that :func:`from_json` reads, without ``flows``."""

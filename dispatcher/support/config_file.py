@@ -88,17 +88,28 @@ def find() -> Path | None:
     """Return the path of the file that counts; None if there is none.
 
     Raises:
-        InvalidSettings: the file that ``DISPATCHER__CONFIG`` names doesn't exist.
+        InvalidSettings: the file that ``DISPATCHER__CONFIG`` names doesn't exist, or this user may not see it.
     """
     named = os.environ.get(CONFIG)
     if named is not None:
         if not named:
             return None
         path = Path(named).expanduser().absolute()
-        if not path.is_file():
-            raise InvalidSettings(f"{CONFIG}={named}: there is no such file")
-        return path
-    return next((path for path in (_here(), user_file()) if path is not None and path.is_file()), None)
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise InvalidSettings(f"{CONFIG}={named} can't be read: {error.strerror}") from None
+        raise InvalidSettings(f"{CONFIG}={named}: there is no such file")
+    return next((path for path in (_here(), user_file()) if path is not None and _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """Return True for a file that this user can see. A service's home directory is often another user's."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def user_file() -> Path | None:

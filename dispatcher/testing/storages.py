@@ -148,6 +148,7 @@ class StorageContract:
         assert "the flow / add" in storage
         assert "fails" not in storage
         assert flows.add not in storage
+        assert [] not in storage
         if service.ready:
             storage.check()
             assert storage.build() is storage

@@ -302,6 +302,6 @@ def test_a_flow_that_says_them(server_url: str, tmp_path: Path, start_worker: Ca
 def test_every_command_is_among_them() -> None:
     """A new command must be added to this table, or to the exceptions with its reason."""
     shown = {"run", "submit", "list", "show", "logs", "events", "cancel", "explain", "render", "build", "status",
-             "bundle", "worker", "gc", "flower", "keygen", "doctor", "completion", "admin"}  # fmt: skip
+             "bundle", "worker", "gc", "flower", "keygen", "doctor", "completion", "admin", "init"}  # fmt: skip
     starts_and_stops_a_server = {"up", "down"}
     assert set(root.commands) == shown | starts_and_stops_a_server

@@ -120,6 +120,28 @@ def test_parts_of_several_calls_become_one() -> None:
         first.merge(measured([PART], rounds=1, quick=False, out=Console(quiet=True)))
 
 
+def test_parts_of_two_machines_say_where_each_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(page, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr(page, "IMAGES", tmp_path / "images")
+    other = Part(name="other", figures=(Figure(name="third", unit=""),), opened=_opened_third)
+    both = measured([other, PART], rounds=1, quick=True, out=Console(quiet=True))
+    both.at, both.machine = "2026-01-01T00:00:00", {**both.machine, "system": "an older kernel"}
+    later = measured([PART], rounds=1, quick=True, out=Console(quiet=True))
+
+    both.merge(later)
+    both.save(tmp_path / "results.json")
+    read = BenchmarkResults.load(tmp_path / "results.json")
+
+    assert list(read.origins) == ["other"]
+    assert read.machine == later.machine
+    read.samples.clear()
+    page.write(read)
+    text = (tmp_path / "speed.md").read_text(encoding="utf-8")
+    assert "On 2026-01-01, " in text
+    assert "an older kernel" in text.partition(": other. ")[0]
+
+
 def test_a_value_is_the_median_of_the_rounds_values() -> None:
     rounds = [{"more": Pair(2, 1)}, {"more": Pair(9, 3)}, {"more": Pair(40, 10)}]
 

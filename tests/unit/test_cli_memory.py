@@ -48,6 +48,7 @@ class TestInThisProcess:
         for choice in (
             ["--environment", "places_of_test:gpu"],
             ["--environment", "places_of_test.py"],
+            ["--environment", "places_of_test"],
             ["--environment", "place.json"],
             ["--label", "gpu"],
         ):
