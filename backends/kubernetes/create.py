@@ -35,22 +35,25 @@ def create(api: Api, request: Request, secret: Callable[[str], Mapping[str, Any]
         ApiError, Unclear, Unreachable: of the API.
     """
     job = _create_job(api, request)
-    _create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
+    create_secret(api, request["namespace"], secret(job["metadata"]["uid"]))
     return job
 
 
 def _create_job(api: Api, request: Request) -> Json:
     namespace, name = request["namespace"], request["job"]["metadata"]["name"]
+    unclear = False
     for tries in range(_MAX_TRIES):
         try:
             return api.create(namespace, "jobs", request["job"])
         except ApiError as error:
             if error.status != 409:
+                error.nothing_created = not unclear
                 raise
             if error.reason == "AlreadyExists":
                 return _adopt(api, request)
             time.sleep(_CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
         except Unclear:
+            unclear = True
             try:
                 return _adopt(api, request)
             except ApiError as error:
@@ -75,8 +78,13 @@ def _adopt(api: Api, request: Request) -> Json:
     return job
 
 
-def _create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
-    """Create the Secret. An existing one of that name may be outdated or somebody else's: it is replaced."""
+def create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
+    """Create the Secret of a Job. An existing one of that name may be outdated or somebody else's: it is replaced.
+
+    Raises:
+        Transient: it isn't clear yet whether it exists.
+        ApiError, Unreachable: of the API.
+    """
     name = secret["metadata"]["name"]
     for _ in range(_MAX_TRIES):
         try:

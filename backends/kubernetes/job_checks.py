@@ -43,6 +43,8 @@ def _check_resources(value: Mapping[str, Any], path: str) -> Iterator[str]:
                 yield f"{place}: must be cpu, memory, ephemeral-storage, hugepages-SIZE or a name like example.org/name"
             elif _is_extended(resource) and (number := forms.amount_of(amount)) is not None and number % 1:
                 yield f"{place}: must be a whole number, got {shown(amount)}"
+            elif _is_bytes(resource):
+                yield from (f"{place}: {problem}" for problem in forms.size_problems(amount))
     for resource, request in requests.items():
         wanted = forms.amount_of(request)
         limit = forms.amount_of(limits[resource] or 0) if resource in limits else None
@@ -58,6 +60,10 @@ def _check_resources(value: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def _is_standard(resource: str) -> bool:
     return resource in {"cpu", "memory", "ephemeral-storage"} or resource.startswith("hugepages-")
+
+
+def _is_bytes(resource: str) -> bool:
+    return _is_standard(resource) and resource != "cpu"
 
 
 def _is_extended(resource: str) -> bool:
@@ -112,7 +118,9 @@ def _check_readiness_gate(value: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _check_empty_dir(value: Mapping[str, Any], path: str) -> Iterator[str]:
-    yield from (f"{path}.sizeLimit: {problem}" for problem in forms.amount_problems(value.get("sizeLimit")))
+    limit = value.get("sizeLimit")
+    problems = [*forms.amount_problems(limit)] or forms.size_problems(limit)
+    yield from (f"{path}.sizeLimit: {problem}" for problem in problems)
 
 
 def _check_divisor(value: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -158,8 +158,14 @@ class Jobs:
         self._delete(namespace, "pods", str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
 
     def delete_secret(self, namespace: str, name: str) -> None:
-        """Delete the Secret of that name, if there is one."""
-        self._delete(namespace, "secrets", name, None)
+        """Delete the Secret of that name, if there is one. Without the right to do so, leave it to its Job's deletion:
+        a worker without it can have created none."""
+        try:
+            self._delete(namespace, "secrets", name, None)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            self._throttle.warn(f"Secrets of namespace {namespace} are left to the cluster", error, kind=namespace)
 
     def shorten_grace(self, namespace: str, pod: Mapping[str, Any], seconds: int) -> None:
         """Delete a pod with so many seconds of grace. Without the right to do so, leave it to its Job's deletion."""

@@ -43,6 +43,7 @@ INSTANCE = "instance"
 CREDENTIALS = f"{specs.MOUNT}/variables.json"
 CA = f"{specs.MOUNT}/ca.pem"
 _TERMINATION_LOG = "/dev/termination-log"
+_LABELS = ("identifier", "flow_run_id", "attempt", INSTANCE)
 _IDENTIFIER_NAMESPACE = uuid.UUID("5f2c3c0e-7f0b-4d55-9a57-0d3f7a1c9b11")  # any constant
 _DEADLINE_MARGIN = 60  # seconds, so that the worker's own timeouts come before the Job's
 
@@ -107,7 +108,7 @@ def secret(request: Request, uid: str, variables: Mapping[str, str], *, ca: str 
         "metadata": {
             "name": metadata["name"],
             "namespace": request["namespace"],
-            "labels": {name: metadata["labels"][name] for name in ("identifier", "flow_run_id", "attempt", INSTANCE)},
+            "labels": {name: metadata["labels"][name] for name in _LABELS if name in metadata["labels"]},
             "ownerReferences": [owner],
         },
         "type": "Opaque",

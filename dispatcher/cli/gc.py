@@ -32,8 +32,9 @@ _COLUMNS = ("backend", "name", "run", "attempt")
 def gc(global_options: GlobalOptions, backends: Sequence[str], older: float, yes: bool, as_json: bool) -> int:
     """Show orphaned infrastructure of this installation; delete it with --yes.
 
-    Orphaned means that no run needs it. Workers delete it by themselves; use this command where none runs. It needs the
-    backend's extra and settings. Exits 1 if something isn't confirmed gone.
+    Orphaned means that no run needs it. Workers delete it by themselves; use this command where none runs. What they
+    have deleted and somebody keeps, such as by a finalizer, is shown with the reason. The command needs the backend's
+    extra and settings. Exits 1 if something isn't confirmed gone.
     """
     from dispatcher.inspection.orphans import OrphanCleanup
 

@@ -15,7 +15,7 @@ from dispatcher import registry
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Runs
-from dispatcher.runs.infrastructure import needs_infrastructure
+from dispatcher.runs.infrastructure import is_open, needs_infrastructure
 from dispatcher.runs.record import Record
 
 if TYPE_CHECKING:
@@ -31,11 +31,15 @@ RETRY_INTERVAL = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """Infrastructure without a run: its backend, its handle and the reason that it counts as orphaned."""
+    """Infrastructure without a run: its backend, its handle and the reason that it counts as orphaned.
+
+    ``deleted``: workers have deleted it with its attempt's end, and somebody keeps it.
+    """
 
     backend: str
     infrastructure: Found
     why: str
+    deleted: bool = False
 
     @property
     def name(self) -> str:
@@ -72,7 +76,8 @@ class OrphanCleanup:
         }
 
     def orphans(self, *, older: float = MIN_AGE) -> list[Orphan]:
-        """Return infrastructure of this installation that is older than so many seconds and that no run needs.
+        """Return infrastructure of this installation that is older than so many seconds and that no run needs; also
+        what workers have deleted and somebody keeps.
 
         Raises:
             Permanent, Transient: the service of a named backend can't be reached.
@@ -83,13 +88,10 @@ class OrphanCleanup:
             for infrastructure in self._list(name, backend)
             if infrastructure.age >= older
         ]
-        attempts = {(infrastructure.run_id, infrastructure.attempt) for _, infrastructure in listed}
-        unwanted = unwanted_attempts(self._records.runs, attempts)
-        return [
-            Orphan(backend=name, infrastructure=infrastructure, why=_why(unwanted[key], infrastructure.kept_by))
-            for name, infrastructure in listed
-            if (key := (infrastructure.run_id, infrastructure.attempt)) in unwanted
-        ]
+        ids = list({infrastructure.run_id for _, infrastructure in listed})
+        records = dict(zip(ids, self._records.runs.get_many(ids), strict=True)) if ids else {}
+        orphans = (_orphan(name, infrastructure, records[infrastructure.run_id]) for name, infrastructure in listed)
+        return [orphan for orphan in orphans if orphan is not None]
 
     def _list(self, name: str, backend: Backend) -> list[Found]:
         """Return all infrastructure of a backend; nothing of one that can't be reached and wasn't named."""
@@ -114,6 +116,8 @@ class OrphanCleanup:
             backend.close()
 
     def _delete(self, orphan: Orphan, until: float) -> str:
+        if orphan.deleted:
+            return orphan.infrastructure.kept_by
         status = "asked to go, not confirmed yet"
         while True:
             try:
@@ -152,6 +156,13 @@ def unwanted_attempts(runs: Runs, attempts: Collection[tuple[str, int]]) -> dict
     }
 
 
-def _why(record: Record | None, kept_by: str) -> str:
+def _orphan(backend: str, infrastructure: Found, record: Record | None) -> Orphan | None:
+    """Return what was found as an orphan; None if the run needs it, or workers are about to delete it."""
+    attempt, kept_by = infrastructure.attempt, infrastructure.kept_by
     why = "no such run" if record is None else f"the run is {record.state}, attempt {record.attempt}"
-    return f"{why}; {kept_by}" if kept_by else why
+    if not needs_infrastructure(record, attempt):
+        why = f"{why}; {kept_by}" if kept_by else why
+        return Orphan(backend=backend, infrastructure=infrastructure, why=why)
+    if record is None or record.foreign or is_open(record, attempt) or not kept_by:
+        return None
+    return Orphan(backend=backend, infrastructure=infrastructure, why=f"{why}; {kept_by}", deleted=True)

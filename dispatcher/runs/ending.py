@@ -34,7 +34,7 @@ def as_cancelled(record: Record, outcome: Outcome) -> Outcome:
     return Outcome(cause=Cause.CANCELLED, message="cancelled", traceback=outcome.traceback, log_tail=outcome.log_tail)
 
 
-def end(
+def end(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     outcome: Outcome,
@@ -43,6 +43,7 @@ def end(
     times: Mapping[str, Mapping[str, float]] | None = None,
     final: bool = False,
     at: float | None = None,
+    created: bool = True,
 ) -> Change:
     """End the attempt of a record. Another follows if the retry policy says so and the signature holds.
 
@@ -54,6 +55,7 @@ def end(
         times: the times of its infrastructure, if more are known than the record holds.
         final: no attempt follows, whatever the policy says.
         at: when it ended, if that was before; a time before its start, or after ``now``, is ignored.
+        created: its request may have created something, which is torn down.
     """
     at = past(record, now, at)
     outcome = as_cancelled(record, outcome)
@@ -66,7 +68,7 @@ def end(
         paused_since=None,
         wait=None,
         times=times or record.times,
-        leftovers=(*record.leftovers, *_infrastructure(record, now)),
+        leftovers=(*record.leftovers, *(_infrastructure(record, now) if created else ())),
     )
     retry = retry_decision(record, outcome.cause)
     repeats = retry.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured

@@ -126,7 +126,7 @@ def settle(record: Record, now: float, *, epoch: int, outcome: Outcome, at: floa
     return Change(before=record, after=after)
 
 
-def finish(
+def finish(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     *,
@@ -135,17 +135,20 @@ def finish(
     exit_call: ExitCall | None = None,
     corrected: bool = False,
     at: float | None = None,
+    created: bool = True,
 ) -> Change | None:
     """End the attempt in a terminal state, or in AWAITING_RETRY if another follows; always with its ``exited`` event.
 
     An outcome that was settled before takes precedence over ``outcome``, unless that one is ``corrected`` by later
-    findings. ``at``: when the attempt ended, if that was before.
+    findings. ``at``: when the attempt ended, if that was before. An attempt for which nothing was ``created`` leaves
+    nothing to tear down.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
     final_outcome = outcome if corrected else record.outcome or outcome
-    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call, at=at)
+    outcome = final_outcome or Outcome(cause=Cause.RESULT_MISSING)
+    return end(record, now, outcome, exit_call, at=at, created=created)
 
 
 def abandon(  # noqa: PLR0913 - one keyword per fact of an end
@@ -299,8 +302,8 @@ def tick(record: Record, now: float) -> Change | None:
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
         cause = record.last_cause or Cause.DEADLINE
         message = f"not started within {record.spec.options.start_within:g} s"
-        if record.last_message:
-            message += f": {record.last_message}"
+        if waited_for := _waited_for(record):
+            message += f": {waited_for}"
         if not record.verified and retry_decision(record, cause).repeat:
             return None
         return end(record, now, Outcome(cause=cause, reason="start_within", message=message), None)
@@ -312,6 +315,17 @@ def _fence(record: Record, epoch: int) -> None:
         raise Refused(f"epoch {epoch} of run {record.id} was passed: it is {record.epoch} now")
     if record.state not in HELD:
         raise Refused(f"run {record.id} is {record.state}: nobody holds it")
+
+
+def _waited_for(record: Record) -> str:
+    """Return what a run that hasn't started waited for: the message of its cause, and what was noted last where that
+    has another cause or none."""
+    wait, message = record.wait, record.last_message
+    if wait is None or not wait.text:
+        return message
+    if record.last_cause is None or not message:
+        return wait.text
+    return message if wait.cause is record.last_cause else f"{message}; at last: {wait.text}"
 
 
 def _exit_to_come(record: Record) -> ExitCall:

@@ -40,6 +40,7 @@ class ScriptedBackend(Backend):
         self.cancelled: set[str] = set()
         self.discarded: list[tuple[str, bool]] = []
         self.listed: list[Found] = []
+        self.restored: list[tuple[str, list[str]]] = []
         self.block: threading.Event | None = None
         self.drop = False  #: poll leaves out what it has no observation of
         self.changed: Changed = lambda key, run_id: None
@@ -59,6 +60,9 @@ class ScriptedBackend(Backend):
         self.polled += len(handles)
         answers = [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
         return [item for item in answers if item is not None] if self.drop else answers
+
+    def restore(self, handle: Handle, secrets: Mapping[str, str]) -> None:
+        self.restored.append((str(handle["name"]), sorted(secrets)))
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         self.cancelled.add(str((handle or request or {})["name"]))

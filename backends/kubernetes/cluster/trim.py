@@ -56,7 +56,8 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
     if kind == "jobs":
         container = _first_container((spec.get("template") or {}).get("spec"))
         suspension = {"suspend": bool(spec.get("suspend")), "suspendedBy": suspended_by(item)}
-        return {"metadata": trimmed, "spec": {**suspension, "container": container}, "status": status}
+        parallelism = {} if spec.get("parallelism") in {None, 1} else {"parallelism": spec["parallelism"]}
+        return {"metadata": trimmed, "spec": {**suspension, **parallelism, "container": container}, "status": status}
     trimmed |= _owner(metadata)
     annotations = metadata.get("annotations") or {}
     if of_grace := {name: sys.intern(str(annotations[name])) for name in ANNOTATIONS if name in annotations}:

@@ -205,7 +205,6 @@ CHANGES: dict[str, tuple[Any, ...]] = {
     ),
     f"{_FLOW}.resources.limits": (
         {"nvidia.com/gpu": "1.5"}, {"nvidia.com/gpu": 1}, {"memory": "1G"}, {"hugepages-2Mi": "2Mi"}, {"cpu": "1m"},
-        {"memory": "100m"},
     ),
     f"{_FLOW}.resources.claims": ([{"name": "c"}],),
     f"{_FLOW}.imagePullPolicy": ("Always", "always", "IfNotPresent", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,8 +61,13 @@ def test_an_oversized_document_is_an_error_that_names_its_file(text: str, messag
 
 
 def test_an_endless_file_is_an_error() -> None:
-    with pytest.raises(InvalidInput, match="job_spec_file /dev/zero: it is larger than"):
-        specs.load("/dev/zero")
+    """Also of a program that writes into a pipe, as ``job_spec_file=<(…)`` of a shell does."""
+    with subprocess.Popen(["yes", "# endless"], stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        path = f"/dev/fd/{endless.stdout.fileno()}"
+        with pytest.raises(InvalidInput, match=f"job_spec_file {path}: it is larger than"):
+            specs.load(path)
+        endless.kill()
 
 
 def test_reasonable_aliases_are_accepted() -> None:

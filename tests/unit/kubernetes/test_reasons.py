@@ -135,7 +135,6 @@ def test_row_start_error() -> None:
         ("FailedMount", 'MountVolume.SetUp failed: secret "s" not found', 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "references non-existent secret key: k", 60, (Phase.ENDED, Cause.CONFIG_ERROR)),
         ("FailedMount", "timed out waiting for the condition", 10_000, (Phase.WAITING, Cause.START_FAILED)),
-        ("FailedMount", 'secret "flow-1" not found', 10_000, (Phase.WAITING, Cause.START_FAILED)),
         ("FailedCreatePodSandBox", "cni: no IP", 10_000, (Phase.WAITING, Cause.START_FAILED)),
     ],
 )
@@ -239,6 +238,9 @@ def test_row_137_without_oom() -> None:
         ("Terminated", Cause.PREEMPTED),
         ("OutOfcpu", Cause.UNSCHEDULABLE),
         ("OutOfmemory", Cause.UNSCHEDULABLE),
+        ("OutOfnvidia.com/gpu", Cause.UNSCHEDULABLE),
+        ("TopologyAffinityError", Cause.UNSCHEDULABLE),
+        ("PodOSNotSupported", Cause.CONFIG_ERROR),
         ("NodeAffinity", Cause.UNSCHEDULABLE),
         ("UnexpectedAdmissionError", Cause.START_FAILED),
         ("DeadlineExceeded", Cause.DEADLINE),
@@ -303,6 +305,13 @@ def test_row_deleted_while_running() -> None:
         assert observation.reason == "deleted"
     observation = observed(job=None, deleted=True)
     assert (*summary(observation), observation.reason) == (Phase.GONE, Cause.KILLED, "deleted")
+
+
+def test_a_node_that_refuses_a_pod_for_an_unknown_reason() -> None:
+    refused = pod(phase="Failed", reason="SomethingNew", message="Pod was rejected", containerStatuses=None)
+    observation = observed(refused)
+    assert summary(observation) == (Phase.ENDED, Cause.START_FAILED)
+    assert (observation.reason, observation.message) == ("SomethingNew", "Pod was rejected")
 
 
 def test_a_job_deleted_while_unwatched_has_an_unknown_cause() -> None:
