@@ -22,7 +22,7 @@ RAISED = {
 
 #: Classes of one noun that has more methods, each with its budget.
 RAISED_CLASSES = {
-    "backends/kubernetes/backend.py:KubernetesBackend": 24,  # one method per call and power of a backend
+    "backends/kubernetes/backend.py:KubernetesBackend": 26,  # one method per call and power of a backend
     "dispatcher/client/client.py:Dispatcher": 25,  # public: one method per request of a user
     "dispatcher/client/run.py:Run": 33,  # public: all that a user asks of a run
     "tests/chaos/fault_injector.py:FaultInjector": 28,  # one method for each fault
