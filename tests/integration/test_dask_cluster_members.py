@@ -1,4 +1,4 @@
-"""The members of a run's own Dask cluster: who may join, what they tell the run, how they end. All are real processes."""
+"""The members of a run's own Dask cluster: who may join, what they tell the run and how they end. All are processes."""
 
 from __future__ import annotations
 
