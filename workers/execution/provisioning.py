@@ -300,6 +300,7 @@ class Provisioner:
             return None
         first = len(backend.first_workers(body))
         return ClusterState(least=first, wanted=first, ready=first == 0)
+
     def _variables(self, record: Record) -> dict[str, str]:
         """Return the runner's secrets, with those of the attempt's own user, which is created if it is missing."""
         return self._secrets(record) | (self.users.make(record) if self.users is not None else {})

@@ -3,7 +3,7 @@
 It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
 reaps orphans and learns how the flow's process died. Its one child runs the flow
 (:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
-the standard library, and modules that do the same.
+the standard library, and the journal and the counter of OOM kills, which do the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from types import FrameType
 
 from dispatcher.logs.journal import Journal, adopt_journal
 from dispatcher.runner.container.memory import oom_kills
-from dispatcher.support.parent_death import die_with
 
 GRACE = "DISPATCHER__RUN__GRACE"
 LINGER = "DISPATCHER__RUN__LINGER"
@@ -85,6 +84,8 @@ class ContainerParent:
             signal.set_wakeup_fd(-1)
             os.setsid()
             if parent != 1:
+                from dispatcher.support.parent_death import die_with
+
                 die_with(parent)  # in a container the death of PID 1 does that
             for number in signals:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
