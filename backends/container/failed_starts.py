@@ -12,6 +12,9 @@ from importlib.metadata import version
 #: Most characters of a line that is quoted.
 LONGEST_LINE = 300
 
+#: The beginning of an explanation where the last lines don't tell more.
+NO_WORD = "the runner ended without a message"
+
 _MISSING = re.compile(r"No module named '?([\w.]+)'?")
 _OTHER_RELEASE = re.compile(r"cannot import name '?(\w+)'? from '?(dispatcher[\w.]*)'?")
 
@@ -50,11 +53,11 @@ def explained(left: str) -> str:
     lines = [line for line in left.splitlines() if line.strip()]
     if not lines:
         return (
-            "the runner ended without a message, and without a line in its log: does the image have a python3 with "
+            f"{NO_WORD}, and without a line in its log: does the image have a python3 with "
             f"flow-dispatcher {version('flow-dispatcher')}?"
         )
     problem = meaning(lines)
-    subject = "the runner ended without a message" if problem is None else f"its image can't run the runner: {problem}"
+    subject = NO_WORD if problem is None else f"its image can't run the runner: {problem}"
     return f"{subject}; {last_line(left)}"
 
 

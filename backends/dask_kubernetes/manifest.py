@@ -82,7 +82,7 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
         metadata["labels"][BACKEND] = NAME
     request |= image_pull.of_registry(environment, instance=job["metadata"]["labels"][jobs.INSTANCE], settings=settings)
     image_pull.add(job["spec"]["template"]["spec"], environment, request, spec=environment.get(_JOB))
-    _set_tls(job["spec"]["template"]["spec"], attempt.name)
+    _set_cluster(job["spec"]["template"]["spec"], attempt.name, settings.group(KubernetesSettings))
     request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
     pod = pods.template(spec if spec is not None else _default_pod(), attempt, job=job, cert=CERT, key=KEY)
     _mount_tls(pod["spec"], attempt.name)
@@ -231,11 +231,15 @@ def _check_namespace(spec: Mapping[str, Any] | None, namespace: str) -> None:
         raise refused(f"{_WORKER}: metadata.namespace: {own}: workers are in the namespace of their Job, {namespace}")
 
 
-def _set_tls(pod: dict[str, Any], job_name: str) -> None:
-    """Give the flow's container the certificate, and variables that tell the runner where it is."""
+def _set_cluster(pod: dict[str, Any], job_name: str, settings: KubernetesSettings) -> None:
+    """Give the flow's container the certificate, and variables with what the runner has to know of the cluster."""
     flow = pod["containers"][0]
-    files = {"DISPATCHER__RUN__TLS_CERT": CERT, "DISPATCHER__RUN__TLS_KEY": KEY}
-    flow["env"] = container_env.merged(flow["env"], container_env.plain(files))
+    variables = {
+        "DISPATCHER__RUN__TLS_CERT": CERT,
+        "DISPATCHER__RUN__TLS_KEY": KEY,
+        "DISPATCHER__RUN__NO_WORKERS_TIMEOUT": f"{settings.no_workers_timeout:g}",
+    }
+    flow["env"] = container_env.merged(flow["env"], container_env.plain(variables))
     _mount_tls(pod, job_name)
 
 

@@ -42,7 +42,7 @@ def _nothing(_namespace: str) -> Iterator[Finding]:
 
 @dataclass(frozen=True, kw_only=True)
 class Demands:
-    """What is demanded of a cluster and of its trial.
+    """Demands on a cluster and on its trial.
 
     Attributes:
         rights: resources and verbs that a worker needs in each of its namespaces.

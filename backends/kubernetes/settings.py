@@ -89,6 +89,9 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
         "its variables come first.",
         examples=["/etc/dispatcher/secrets"],
     )
+    no_workers_timeout: float = Field(
+        300.0, gt=0, description="Seconds after which tasks fail for which a run's Dask cluster can get no worker."
+    )
     ttl: float = Field(
         86400.0, ge=3600, le=LONGEST, description="Seconds that the cluster keeps a Job that nobody deleted."
     )

@@ -58,7 +58,7 @@ class StaticCleanup:
         if not self._backends:
             return []
         try:
-            known = self._records.static.known()
+            registered = self._records.static.known()
         except ServerUnavailable as error:
             if not error.denied:
                 raise
@@ -66,7 +66,7 @@ class StaticCleanup:
             return []
         ages = {
             thing: age
-            for thing, age in known.items()
+            for thing, age in registered.items()
             if age >= max(older, MIN_UNUSED) and self._places.get(thing.backend) == thing.place
         }
         needed = self._needed() if ages else frozenset()

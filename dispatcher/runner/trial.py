@@ -85,8 +85,8 @@ def try_out(variables: MutableMapping[str, str]) -> TrialReport:
     Args:
         variables: of this process; the secrets among them are removed.
     """
-    found = {name: text for name in PACKAGES if (text := installed_version(name)) is not None}
-    report = TrialReport(version=version("flow-dispatcher"), python=PYTHON, packages=found)
+    packages = {name: text for name in PACKAGES if (text := installed_version(name)) is not None}
+    report = TrialReport(version=version("flow-dispatcher"), python=PYTHON, packages=packages)
     try:
         assignment = Assignment.take(variables, nonce="trial")
         report = replace(report, address=shown(assignment.url))

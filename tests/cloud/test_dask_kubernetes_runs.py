@@ -33,7 +33,10 @@ RULES = {
 
 
 def restricted_pod(name: str) -> dict[str, Any]:
-    return {**POD_RULES, "containers": [{"name": name, "securityContext": RULES}]}
+    """Return a pod whose container can write to HOME and /tmp alone."""
+    mounts = [{"name": "scratch", "mountPath": path, "subPath": path.strip("/")} for path in ("/tmp", "/home/flow")]
+    container = {"name": name, "securityContext": RULES, "volumeMounts": mounts}
+    return {**POD_RULES, "containers": [container], "volumes": [{"name": "scratch", "emptyDir": {}}]}
 
 
 def placeholder(name: str) -> dict[str, str]:
@@ -98,14 +101,19 @@ def sandbox(
 
 
 @pytest.fixture(scope="module")
-def runs(sandbox: DaskSandbox) -> dict[str, Run[Any]]:
-    own = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": restricted_pod("flow")}}}
+def runs(sandbox: DaskSandbox, worker_image: str) -> dict[str, Run[Any]]:
+    own = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "spec": {"template": {"spec": {**restricted_pod("flow"), "automountServiceAccountToken": False}}},
+    }
     restricted = {
         "namespace": f"{sandbox.name}-restricted",
         "scheduler_spec": own,
         "worker_spec": {"kind": "Pod", "spec": restricted_pod("worker")},
     }
-    old = {"scheduler_spec": OLD_JOB, "worker_spec": OLD_POD, "resources": None, "worker_resources": None}
+    old = {"scheduler_spec": OLD_JOB, "worker_spec": OLD_POD, "resources": None, "worker_resources": None,
+           "image": worker_image}  # fmt: skip
     preferring = {"tasks": 40}
     return {
         "array": sandbox.submit(dask_flows.array_sum, {"size": 1_000_000}, environment=TWO),

@@ -176,8 +176,7 @@ class ContainerParent:
             case ["claimed", timeout, stop_grace, on_exit_timeout, has_on_exit]:
                 self.claimed, self.has_on_exit = True, has_on_exit == "True"
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
-                if float(timeout):
-                    self._clocks["timeout"] = now + float(timeout)
+                self._clocks |= {"timeout": now + float(timeout)} if float(timeout) else {}
             case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
             case ["cluster_lost"]:  # the flow's own cluster has died; the termination message says so

@@ -16,6 +16,7 @@ from backends.dask_kubernetes.backend import DaskKubernetesBackend
 from backends.dask_kubernetes.doctor import PACKAGES, RIGHTS
 from backends.kubernetes import doctor
 from dispatcher.inspection.finding import Finding, Level
+from tests.cloud import k8s
 from tests.kubernetes_api import FakeApiServer, FakeCluster
 from tests.unit.dask_kubernetes.test_pull_secret import GIVEN
 from tests.unit.kubernetes.backends import settings
@@ -88,8 +89,8 @@ def test_the_image_needs_dask_in_the_versions_of_the_worker(
     text: str,
     remedy: str,
 ) -> None:
-    found = {**REPORT.packages, **packages} if packages else {}
-    cluster.on_job = with_pod(cluster, ended(replace(REPORT, packages=found).to_json()))
+    installed = {**REPORT.packages, **packages} if packages else {}
+    cluster.on_job = with_pod(cluster, ended(replace(REPORT, packages=installed).to_json()))
     finding = examine()["packages"]
     assert finding.level is level
     assert re.search(text, finding.text), finding.text
@@ -112,3 +113,14 @@ def test_the_trial_pulls_with_the_worker_s_credentials_and_leaves_no_secret(
 def test_the_rights_are_those_of_jobs_and_the_creation_of_pods() -> None:
     added = {kind: set(verbs) - set(doctor.RIGHTS.get(kind, ())) for kind, verbs in RIGHTS.items()}
     assert {kind: verbs for kind, verbs in added.items() if verbs} == {"pods": {"create"}}
+
+
+def test_the_role_of_the_docs_is_what_the_doctor_asks_for() -> None:
+    rules = k8s.rules(k8s.DASK_PAGE)
+    rights = {resource: tuple(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+    assert rights.pop("configmaps") == ("get",), "what identifies the cluster"
+    assert rights.pop("networkpolicies") == ("create", "delete")
+    assert rights == dict(RIGHTS)
+    groups = {resource: rule["apiGroups"] for rule in rules for resource in rule["resources"]}
+    assert (groups.pop("jobs"), groups.pop("networkpolicies")) == (["batch"], ["networking.k8s.io"])
+    assert all(group == [""] for group in groups.values())

@@ -47,6 +47,7 @@ def test_the_job_is_that_of_a_flow_with_the_clusters_certificate() -> None:
     pod["containers"][0]["env"] += [
         {"name": "DISPATCHER__RUN__TLS_CERT", "value": CERT},
         {"name": "DISPATCHER__RUN__TLS_KEY", "value": KEY},
+        {"name": "DISPATCHER__RUN__NO_WORKERS_TIMEOUT", "value": "300"},
     ]
     mount = {"name": "dispatcher-tls", "mountPath": "/var/run/flow-dispatcher-tls", "readOnly": True}
     pod["containers"][0]["volumeMounts"].append(mount)
@@ -358,3 +359,8 @@ def test_a_pod_is_recognised_as_made_by_a_request() -> None:
     assert not manifest.was_created_by(metadata, build(number=3), name="w1", job_uid=UID)
     for field in ("labels", "annotations", "ownerReferences"):
         assert not manifest.was_created_by({**metadata, field: None}, request, name="w1", job_uid=UID)
+
+
+def test_the_setting_for_tasks_that_find_no_worker_reaches_the_runner() -> None:
+    request = build(worker=settings(no_workers_timeout=2.5))
+    assert variables(flow_pod(request)["containers"][0])["DISPATCHER__RUN__NO_WORKERS_TIMEOUT"] == "2.5"

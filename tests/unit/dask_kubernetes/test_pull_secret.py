@@ -24,8 +24,8 @@ GIVEN = {
 
 
 def credentials(**changes: Any) -> pull_secret.RegistryCredentials:
-    given = {**GIVEN, **{name.replace("_", "-"): value for name, value in changes.items()}}
-    return pull_secret.RegistryCredentials.parse(json.dumps(given), source="REGISTRY")
+    values = {**GIVEN, **{name.replace("_", "-"): value for name, value in changes.items()}}
+    return pull_secret.RegistryCredentials.parse(json.dumps(values), source="REGISTRY")
 
 
 def test_its_content_is_what_kubectl_makes() -> None:
@@ -61,9 +61,9 @@ def test_its_name_is_made_of_its_content_and_the_installation() -> None:
 @pytest.mark.parametrize("key", GIVEN)
 def test_a_missing_key_is_named_and_no_value_shown(key: str) -> None:
     rest = {name: value for name, value in GIVEN.items() if name != key}
-    for given, problem in ((rest, f"missing: {key}"), ({**GIVEN, key: 7}, f"{key} must be"), ({**GIVEN, key: ""}, key)):
+    for credential, problem in ((rest, f"missing: {key}"), ({**GIVEN, key: 7}, f"{key} must be"), ({**GIVEN, key: ""}, key)):
         with pytest.raises(Permanent, match=problem) as caught:
-            pull_secret.RegistryCredentials.parse(json.dumps(given), source="docker_secret: REGISTRY")
+            pull_secret.RegistryCredentials.parse(json.dumps(credential), source="docker_secret: REGISTRY")
         assert caught.value.cause is Cause.CONFIG_ERROR
         assert str(caught.value).startswith("docker_secret: REGISTRY: ")
         assert not any(value in str(caught.value) for value in GIVEN.values())
