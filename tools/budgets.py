@@ -17,7 +17,7 @@ CLASS_METHODS = 20
 #: Files of one noun that is larger, each with its budget.
 RAISED = {
     "tests/integration/test_docker_storage.py": 480,  # what one engine builds and runs
-    "tests/kubernetes_api.py": 420,  # an API server: its objects, watches and faults
+    "tests/kubernetes_api.py": 430,  # an API server: its objects, watches and faults
 }
 
 #: Classes of one noun that has more methods, each with its budget.

@@ -39,7 +39,7 @@ def executions(sandbox: DaskSandbox, run: Run[Any], tasks: int) -> list[int]:
 
 
 def words_of_events(run: Run[Any]) -> str:
-    return "\n".join(f"{event.kind} {event.to_json()}" for event in run.events())
+    return "\n".join(f"{event.kind} {event.fact}" for event in run.events())
 
 
 def test_a_cluster_grows_with_the_tasks_and_shrinks_after_them(sandbox: DaskSandbox) -> None:
