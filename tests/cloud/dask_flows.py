@@ -59,6 +59,7 @@ def pauses(tasks: int, seconds: float, hold: float = 0.0) -> dict[str, int]:
     count("ran")
     futures = pause.map(range(tasks), seconds=seconds, ledger=_ledger(), key=f"{context.run_id}:task")
     workers = Counter(worker for _, worker in gather(futures))
+    del futures  # a worker with a result that is still needed stays
     count("computed")
     time.sleep(hold)
     return dict(workers)

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 HUGE = {"requests": {"cpu": "1000"}}
 HOLD = {"seconds": 600}
 
-#: A module that Python imports first, which makes a release of a package look like another one.
-OTHER_RELEASE = "import cloudpickle\ncloudpickle.__version__ = '1.0.0'\n"
+#: What an installed distribution says of itself.
+OTHER_RELEASE = "Metadata-Version: 2.1\nName: cloudpickle\nVersion: 1.0.0\n"
 
 
 def pod(**container: Any) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def pod(**container: Any) -> dict[str, Any]:
 
 OTHER_PACKAGES = pod(
     env=[{"name": "PYTHONPATH", "value": "/other"}],
-    volumeMounts=[{"name": "other", "mountPath": "/other"}],
+    volumeMounts=[{"name": "other", "mountPath": "/other/cloudpickle-1.0.0.dist-info"}],
     volumes=[{"name": "other", "configMap": {"name": "other"}}],
 )
 MISSING_SECRET = pod(env=[{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "no-such-secret", "key": "token"}}}])
@@ -47,7 +47,7 @@ def sandbox(
         sandbox.add_namespace(quota)
         other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other", "namespace": sandbox.name}}
         limits = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods", "namespace": quota}}
-        k8s.apply({**other, "data": {"sitecustomize.py": OTHER_RELEASE}}, {**limits, "spec": {"hard": {"pods": "1"}}})
+        k8s.apply({**other, "data": {"METADATA": OTHER_RELEASE}}, {**limits, "spec": {"hard": {"pods": "1"}}})
         sandbox.start_worker()
         yield sandbox
 
@@ -63,11 +63,11 @@ def runs(sandbox: DaskSandbox) -> dict[str, Run[Any]]:
         "at once": submit(),
         "no room for the flow": submit(resources=HUGE),
         "no room for workers": submit(worker_resources=HUGE),
-        "no room for workers in time": submit(worker_resources=HUGE, options={"start_within": 40}),
-        "no image": submit(worker_spec=pod(imagePullPolicy="Always"), options={"start_within": 60}),
+        "no room for workers in time": submit(worker_resources=HUGE, options={"start_within": 20}),
+        "no image": submit(worker_spec=pod(imagePullPolicy="Always"), options={"start_within": 20}),
         "no secret": submit(worker_spec=MISSING_SECRET),
         "other packages": submit(worker_spec=OTHER_PACKAGES),
-        "no quota": submit(namespace=f"{sandbox.name}-quota", options={"start_within": 40}),
+        "no quota": submit(namespace=f"{sandbox.name}-quota", options={"start_within": 20}),
         "running": submit(),
         "timed out": submit(options={"timeout": 3}),
         "pod deleted": submit(),
