@@ -48,6 +48,7 @@ class Observation:
     A backend that bears a cause for a while returns ``ENDED`` when that time is over.
     ``tentative``: the cause of an end may yet be followed by a better one, such as who asked for the deletion.
     ``paused``: a quota queue holds it, which is no failure; ``start_within`` doesn't run meanwhile.
+    ``incomplete``: a part of it is missing that :meth:`Restoring.restore` creates again.
     ``suspended``: somebody but a quota queue has stopped it, and must let it go on; if its flow ran, that has ended.
     ``times``: when it came to the moments of :data:`~dispatcher.runs.infrastructure.MOMENTS` by the service's clock, in
     seconds since the epoch. Moments that weren't observed are missing.
@@ -62,6 +63,7 @@ class Observation:
     tentative: bool = False
     paused: bool = False
     suspended: bool = False
+    incomplete: bool = False
     times: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -110,8 +112,8 @@ class Backend(ABC):
     succeed, also when it isn't clear whether the call was carried out, and :class:`~dispatcher.errors.Permanent` with a
     cause if it won't. No error of an SDK leaves a backend. Methods may be called from several threads at once.
 
-    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Listed`,
-    :class:`Scaled` and :class:`Static`: a backend has one if it has its methods.
+    Optional powers are :class:`Watched`, :class:`Logged`, :class:`InitLogged`, :class:`Reporting`, :class:`Restoring`,
+    :class:`Listed`, :class:`Scaled` and :class:`Static`: a backend has one if it has its methods.
     """
 
     name: ClassVar[str]
@@ -178,6 +180,11 @@ class Backend(ABC):
         """
         return self.prepare(attempt), ()
 
+    @classmethod
+    def remarks(cls, request: Request) -> Sequence[str]:
+        """Return what a service may refuse in a request, depending on how it is set up, for people; without I/O."""
+        return ()
+
     def rendered(self, request: Request) -> str:
         """Return a request for people and for the service's own tools, exactly as it would be sent."""
         return json.dumps(request, indent=2, ensure_ascii=False)
@@ -203,6 +210,8 @@ class Backend(ABC):
         """Create the infrastructure, or adopt what an earlier call with the same request created; return its handle.
 
         Returns at once, before anything runs. ``secrets`` are variables for the runner that may not be stored or shown.
+        A Permanent with ``nothing_created`` tells that the service refused the first step of it: where the request was
+        never sent before, there is nothing to tear down.
         """
 
     @abstractmethod
@@ -277,6 +286,17 @@ class InitLogged(Protocol):
 
     def init_logs(self, handle: Handle) -> Mapping[str, tuple[str, ...]]:
         """Return the last lines of those that failed, by their names; bounded as :meth:`Logged.logs`."""
+
+
+@runtime_checkable
+class Restoring(Protocol):
+    """A backend that can create a missing part of infrastructure again."""
+
+    def restore(self, handle: Handle, secrets: Mapping[str, str]) -> None:
+        """Create what is missing of infrastructure that hasn't started the runner. Safe to call again.
+
+        ``secrets`` are those of its ``submit``.
+        """
 
 
 @runtime_checkable

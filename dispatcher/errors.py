@@ -180,12 +180,16 @@ class EngineError(Exception):
 
 
 class Permanent(EngineError):
-    """Another try won't help; the attempt ends with ``cause``."""
+    """Another try won't help; the attempt ends with ``cause``.
 
-    def __init__(self, message: str, *, cause: Cause, reason: str = "") -> None:
+    ``nothing_created``: this call has created nothing, for certain. An earlier one with the same request may have.
+    """
+
+    def __init__(self, message: str, *, cause: Cause, reason: str = "", nothing_created: bool = False) -> None:
         super().__init__(message)
         self.cause = cause
         self.reason = reason
+        self.nothing_created = nothing_created
 
 
 class OpeningFailed(Permanent):

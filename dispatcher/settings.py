@@ -35,6 +35,7 @@ from pydantic_settings import (
 
 from dispatcher import registry
 from dispatcher.errors import InvalidInput, InvalidSettings
+from dispatcher.runs.retry import LONGEST
 from dispatcher.runs.routing import IN_PROCESS
 from dispatcher.support import config_file, settings_errors, settings_files
 from dispatcher.support.settings_sources import ConfigurationFile, Variables
@@ -131,8 +132,10 @@ class TimingSettings(SettingsGroup):
     bell_lost: float = Field(5.0, gt=0, description="Seconds of evidence after which a doorbell counts as lost.")
     bell_most: float = Field(300.0, gt=0, description="Longest pause, in seconds, between two rings of one run.")
     queue_unused: float = Field(86400.0, gt=0, description="Seconds after which an unused queue is forgotten.")
-    stop_grace: float = Field(10.0, ge=0, description="Seconds a flow gets to end after a timeout or a cancel.")
-    on_exit_timeout: float = Field(60.0, gt=0, description="Seconds that on_exit may take.")
+    stop_grace: float = Field(
+        10.0, ge=0, le=LONGEST, description="Seconds a flow gets to end after a timeout or a cancel."
+    )
+    on_exit_timeout: float = Field(60.0, gt=0, le=LONGEST, description="Seconds that on_exit may take.")
     poll: float = Field(2.0, gt=0, description="Seconds between two looks at all infrastructure; watches wake earlier.")
     node_lost: float = Field(
         300.0, gt=0, description="Seconds without a sign of life after which a runner on a lost node has ended."

@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,6 +71,8 @@ class FakeCluster:
     errors: dict[tuple[str, str], StatusError] = field(default_factory=dict)  #: responses by method and kind
     allowed: bool = True  #: result of a SelfSubjectAccessReview
     ready: bool = True  #: result of /readyz
+    missing: set[str] = field(default_factory=set)  #: namespaces that don't exist
+    warnings: list[str] = field(default_factory=list)  #: of each dry run
     denied: set[tuple[str, str]] = field(default_factory=set)  #: resources and verbs that it denies nevertheless
     log: bytes = b"line 1\nline 2\n"  #: of every container
     keep_pods: bool = False  #: deleted pods stay Terminating
@@ -81,8 +83,9 @@ class FakeCluster:
     on_job: Callable[[Json], Any] | None = None  #: called with each new Job, in the place of controllers
 
     def count(self, method: str, kind: str) -> int:
-        """Return the number of requests for a kind."""
-        return sum(1 for request in self.requests if request.method == method and f"/{kind}" in request.path)
+        """Return the number of requests for a kind, without dry runs."""
+        matching = (request for request in self.requests if request.method == method and f"/{kind}" in request.path)
+        return sum("dryRun" not in request.query for request in matching)
 
     def lists(self, kind: str) -> int:
         """Return the number of complete lists of a kind that were requested."""
@@ -313,7 +316,11 @@ class _Handler(BaseHTTPRequestHandler):
         kind = kind or "namespaces"
         if (error := cluster.errors.get((request.method, kind))) is not None:
             raise error
-        if rest == "log":
+        if namespace in cluster.missing and (kind == "namespaces" or request.method == "POST"):
+            raise StatusError(404, "NotFound", f'namespaces "{namespace}" not found')
+        if "dryRun" in request.query:
+            self._send(201, json.dumps(request.body).encode(), warnings=cluster.warnings)
+        elif rest == "log":
             text = cluster.logs.get(str(request.query.get("container")), cluster.log)
             self._send(200, text, kind="text/plain")
         elif request.query.get("watch"):
@@ -324,8 +331,10 @@ class _Handler(BaseHTTPRequestHandler):
                 json.dumps(_handle(cluster, request, namespace, kind, name)).encode(),
             )
 
-    def _send(self, status: int, data: bytes, kind: str = "application/json") -> None:
+    def _send(self, status: int, data: bytes, kind: str = "application/json", warnings: Sequence[str] = ()) -> None:
         self.send_response(status)
+        for warning in warnings:
+            self.send_header("Warning", '299 - "{}"'.format(warning.replace('"', '\\"')))
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

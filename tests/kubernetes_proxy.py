@@ -175,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_head(self, response: HTTPResponse, framing: Mapping[str, str]) -> None:
         self.send_response(response.status)
         self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
+        for warning in response.headers.get_all("Warning") or ():
+            self.send_header("Warning", warning)
         for name, value in framing.items():
             self.send_header(name, value)
         self.end_headers()

@@ -17,12 +17,12 @@ CLASS_METHODS = 20
 #: Files of one noun that is larger, each with its budget.
 RAISED = {
     "tests/integration/test_docker_storage.py": 480,  # what one engine builds and runs
-    "tests/kubernetes_api.py": 420,  # an API server: its objects, watches and faults
+    "tests/kubernetes_api.py": 430,  # an API server: its objects, watches and faults
 }
 
 #: Classes of one noun that has more methods, each with its budget.
 RAISED_CLASSES = {
-    "backends/kubernetes/backend.py:KubernetesBackend": 24,  # one method per call and power of a backend
+    "backends/kubernetes/backend.py:KubernetesBackend": 26,  # one method per call and power of a backend
     "dispatcher/client/client.py:Dispatcher": 25,  # public: one method per request of a user
     "dispatcher/client/run.py:Run": 33,  # public: all that a user asks of a run
     "tests/chaos/fault_injector.py:FaultInjector": 28,  # one method for each fault

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher.errors import InvalidInput
+from dispatcher.support.escaping import shown
+from dispatcher.support.variables import value_problem
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _RESERVED = "DISPATCHER__RUN__"
@@ -15,7 +17,7 @@ _RESERVED = "DISPATCHER__RUN__"
 def wrong(argument: str, problem: str, value: Any) -> InvalidInput:
     """Return the error of an argument; ``problem`` may end with its own "got"."""
     got = "" if problem.endswith("got") else ", got"
-    return InvalidInput(f"{argument}: {problem}{got} {value!r}")
+    return InvalidInput(f"{argument}: {problem}{got} {shown(value)}")
 
 
 def check_image(image: Any, *, argument: str) -> None:
@@ -45,6 +47,8 @@ def check_variables(variables: Any, *, argument: str) -> dict[str, str]:
             raise wrong(argument, "can't set the runner's own variables", name)
         if not isinstance(value, str):
             raise wrong(argument, f"must map variables to strings; {name} is", value)
+        if problem := value_problem(name, value):
+            raise InvalidInput(f"{argument}: {name} {problem}")
     return dict(variables)
 
 

@@ -111,7 +111,8 @@ class ContainerEnvironment(Environment):
             TypeError: the container couldn't reach the storage; or any other keyword.
             InvalidInput: what was asked for can't be done, or the service refuses it.
         """
-        parameters, env = parameters_and_env(type(self).__name__, kwargs)
+        parameters, variables = parameters_and_env(type(self).__name__, kwargs)
+        env = arguments.check_variables(variables, argument=f"{type(self).__name__}.execute: env")
         self.setup(storage)
         from backends.container.direct_execution import DirectExecution, create
 

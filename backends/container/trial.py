@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from backends.container.failed_starts import meaning
 from dispatcher.inspection.finding import Finding, ok, problem, warning
 from dispatcher.runner.trial import TrialReport, installed_version
 from dispatcher.runs.attempt import Attempt
@@ -82,12 +83,9 @@ def judge(trial: Trial, report: TrialReport) -> Iterator[Finding]:
 
 def judge_failure(trial: Trial, log_tail: Sequence[str]) -> Finding | None:
     """Return what the last lines of a container say that ended without a report; None if they say nothing of it."""
-    missing = re.search(r"No module named '?([\w.]+)'?", "\n".join(log_tail))
-    if missing is None:
+    text = meaning(log_tail)
+    if text is None:
         return None
-    text = "flow-dispatcher isn't installed in it"
-    if missing[1] != "dispatcher" and missing[1].startswith("dispatcher."):
-        text = f"another release's flow-dispatcher: it has no module {missing[1]}"
     return problem("image", f"{trial.image}: {text}", _build(trial))
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from backends.base import Observation, Phase
+from backends.container.failed_starts import NO_WORD
 from backends.kubernetes import reasons
-from backends.kubernetes.reason_table import NO_RUNNER
 from backends.kubernetes.timestamps import times
 from dispatcher.runs.states import Cause
 
@@ -49,9 +49,10 @@ def _gone(observation: Observation) -> Observation:
 
 def _in_words_of_a_worker(observation: Observation, pod: Mapping[str, Any]) -> Observation:
     """Return the observation with a message about a worker where the rules' own is about a runner, or is missing."""
-    if observation.message == NO_RUNNER:
-        message = f"dask worker ended with exit code {observation.exit_code}: see its last log lines"
-        return replace(observation, message=message)
+    if observation.message.startswith(NO_WORD):
+        _, quoted, line = observation.message.partition("; its last line: ")
+        rest = f"{quoted}{line}" if quoted else ": see its last log lines"
+        return replace(observation, message=f"dask worker ended with exit code {observation.exit_code}{rest}")
     if observation.cause is Cause.OOM_KILLED and not observation.message:
         limit = pod["spec"].get("memory")
         message = f"its container used more than its memory limit, {limit}"

@@ -25,7 +25,7 @@ from backends.kubernetes.cluster.identity import ClusterIdentity
 from backends.kubernetes.cluster.watches import Watches
 from backends.kubernetes.container_logs import last_lines
 from backends.kubernetes.crash_report import crash_report
-from backends.kubernetes.create import create
+from backends.kubernetes.create import create, create_secret
 from backends.kubernetes.delete import delete, delete_requested
 from backends.kubernetes.first_stops import FirstStops
 from backends.kubernetes.grace import Need
@@ -34,13 +34,16 @@ from backends.kubernetes.init_logs import failed_init_logs
 from backends.kubernetes.jobs import Jobs
 from backends.kubernetes.observer import Observer
 from backends.kubernetes.orphans import infrastructure
+from backends.kubernetes.pod_security import restricted_violations
 from backends.kubernetes.settings import ClusterSettings, KubernetesSettings
 from backends.kubernetes.summary import summary
 from backends.rate_limit import Pace, shared
 from dispatcher.errors import InvalidSettings, Permanent, Transient
 from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.place_identity import Identity, part_of
+from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
+from dispatcher.support.escaping import escaped
 
 if TYPE_CHECKING:
     from dispatcher.inspection.finding import Finding
@@ -112,6 +115,16 @@ class KubernetesBackend(ContainerBackend):
         request = manifest.draft(attempt, self._settings)
         return request, manifest.objections(request, self._settings)
 
+    @classmethod
+    def remarks(cls, request: Request) -> Sequence[str]:
+        """Return what a namespace that enforces Pod Security's ``restricted`` refuses."""
+        violations = restricted_violations(request["job"]["spec"]["template"]["spec"])
+        if not violations:
+            return ()
+        return (
+            f"a namespace that enforces Pod Security `restricted` refuses its pod: {escaped('; '.join(violations))}",
+        )
+
     def rendered(self, request: Request) -> str:
         """Return the Job as YAML, with its digest and cluster in a comment. The Secret isn't shown."""
         import yaml
@@ -137,6 +150,24 @@ class KubernetesBackend(ContainerBackend):
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         return self._observer.poll(handles)
+
+    def restore(self, handle: Handle, secrets: Mapping[str, str]) -> None:
+        """Create the Secret of a Job again.
+
+        Raises:
+            Permanent: the Job is gone, or the worker may not.
+            Transient: it can't be done now.
+        """
+        key = JobKey.of(handle)
+        if exclusion := self._scope.exclusion(handle):
+            raise Transient(exclusion, retry_in=30.0)
+        with translated(self._api, key.namespace):
+            metadata = self._api.get(key.namespace, "jobs", key.name)["metadata"]
+            if metadata["uid"] != key.uid or metadata.get("deletionTimestamp"):
+                raise Permanent(f"Job {key.namespace}/{key.name} is gone", cause=Cause.KILLED, reason="deleted")
+            request = {"namespace": key.namespace, "job": {"metadata": metadata}}
+            variables, ca = submission.variables(secrets, self._settings), submission.authority(self._settings)
+            create_secret(self._api, key.namespace, manifest.secret(request, key.uid, variables, ca=ca))
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         if handle is not None and not self._scope.exclusion(handle) and self._first_stops.waits(handle):

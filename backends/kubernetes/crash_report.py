@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.base import CrashReport
-from backends.kubernetes.cluster.api import Api
+from backends.kubernetes.cluster.api import Api, ApiError, Unclear
+from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.container_logs import last_lines
+from backends.kubernetes.pod_security import BARE_JOB
 from backends.kubernetes.reasons import Pod
 from dispatcher.errors import Permanent, Transient
 from dispatcher.runner.container.termination_message import TerminationMessage
@@ -29,6 +31,9 @@ MAX_LINES = 20
 
 #: Seconds from which on no further container's lines are read.
 READ_WITHIN = 10.0
+
+#: Reasons of warnings about what comes before a pod's containers.
+_MOUNT_FAILURES = ("FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox")
 
 _STATUSES = (("containerStatuses", ""), ("initContainerStatuses", "init/"))
 
@@ -74,12 +79,26 @@ def crash_report(
             if not pod.gone and time.monotonic() < until and not (lines_known and name == container):
                 read[shown] = _read(api, namespace, str(pod.object["metadata"]["name"]), name)
     text = rendered(pods, events, {name: tail.shown for name, tail in read.items()})
+    if all(pod.gone or pod.object["metadata"].get("deletionTimestamp") for pod in pods):
+        text = _truncated("\n".join(filter(None, [_end_of_namespace(api, namespace), text])), MAX_BYTES)
     return CrashReport(text=text, lines=read.get(container, Read()).lines)
+
+
+def _end_of_namespace(api: Api, namespace: str) -> str:
+    """Say that a namespace is being deleted, with all that is in it; empty if it isn't, or if nobody can tell."""
+    try:
+        api.dry_run(namespace, "jobs", BARE_JOB)
+    except ApiError as error:
+        if error.status == 404 or (error.status == 403 and "being terminated" in error.message):
+            return f"namespace {namespace} was deleted, with all that was in it"
+    except (Unclear, Unreachable):
+        pass
+    return ""
 
 
 def rendered(pods: Sequence[Pod], events: Sequence[Mapping[str, Any]], read: Lines) -> str:
     """Return the report as text of at most :data:`MAX_BYTES`. Pure. Each container gets its share for its lines."""
-    head = _truncated("\n".join([*_states(pods), *_warnings(events)]), MAX_BYTES // 2)
+    head = _truncated("\n".join([*_states(pods), *_warnings(_relevant(pods, events))]), MAX_BYTES // 2)
     parts = [head] if head else []
     shown = {name: lines for name, lines in read.items() if lines}
     for number, (name, lines) in enumerate(shown.items()):
@@ -118,7 +137,12 @@ def _states(pods: Sequence[Pod]) -> Iterator[str]:
         yield f"pod {pod.object['metadata'].get('name')}{node}: {status.get('phase') or '?'}{reason}{gone}{message}"
         for kind, prefix in _STATUSES:
             for container in (status.get(kind) or ())[:MAX_CONTAINERS]:
-                yield f"  {prefix}{container.get('name')}: {_state(container.get('state') or {})}"
+                suffix = " when its pod was last seen" if pod.gone and _runs(container) else ""
+                yield f"  {prefix}{container.get('name')}: {_state(container.get('state') or {})}{suffix}"
+
+
+def _runs(container: Mapping[str, Any]) -> bool:
+    return (container.get("state") or {}).get("running") is not None
 
 
 def _state(state: Mapping[str, Any]) -> str:
@@ -139,6 +163,16 @@ def _state(state: Mapping[str, Any]) -> str:
 def _line(text: Any) -> str:
     """Return a text of the cluster's in one line, truncated: it can't look like another part of the report."""
     return " ".join(str(text or "")[: 10 * MAX_TEXT].split())[:MAX_TEXT]
+
+
+def _relevant(pods: Sequence[Pod], events: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the events without failed mounts of pods whose containers have started: those succeeded since."""
+    mounted = {str(pod.object["metadata"].get("uid")) for pod in pods if _started(pod.object)}
+    return [
+        event
+        for event in events
+        if event.get("reason") not in _MOUNT_FAILURES or (event.get("involvedObject") or {}).get("uid") not in mounted
+    ]
 
 
 def _warnings(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:

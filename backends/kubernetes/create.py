@@ -58,16 +58,19 @@ def create_or_adopt(api: Api, namespace: str, kind: str, body: Mapping[str, Any]
         Transient: it isn't clear yet whether it exists.
         ApiError, Unclear, Unreachable: of the API; and what ``adopt`` raises.
     """
+    unclear = False
     for tries in range(MAX_TRIES):
         try:
             return api.create(namespace, kind, body)
         except ApiError as error:
             if error.status != 409:
+                error.nothing_created = kind == "jobs" and not unclear  # all else is created after its Job
                 raise
             if error.reason == "AlreadyExists":
                 return adopt()
             time.sleep(CONFLICT_DELAY * (tries + 1))  # Conflict: others were updating the same quota
         except Unclear:
+            unclear = True
             try:
                 return adopt()
             except ApiError as error:
@@ -93,7 +96,12 @@ def _adopt(api: Api, request: Request) -> Json:
 
 
 def create_secret(api: Api, namespace: str, secret: Mapping[str, Any]) -> None:
-    """Create the Secret. An existing one of that name may be outdated or somebody else's: it is replaced."""
+    """Create the Secret of a Job. An existing one of that name may be outdated or somebody else's: it is replaced.
+
+    Raises:
+        Transient: it isn't clear yet whether it exists.
+        ApiError, Unreachable: of the API.
+    """
     name = secret["metadata"]["name"]
     for _ in range(MAX_TRIES):
         try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from backends.kubernetes.cluster.api import Api, ApiError, Unclear
 from backends.kubernetes.cluster.connection import Unreachable
 from backends.kubernetes.cluster.identity import RIGHT, ClusterIdentity
+from backends.kubernetes.pod_security import BARE_JOB
 from backends.kubernetes.settings import KubernetesSettings
 from backends.kubernetes.trial import try_out
 from dispatcher.errors import DispatcherError
@@ -88,11 +89,17 @@ def examine(
         return
     yield _version(version)
     for namespace in settings.group(KubernetesSettings).namespaces:
+        if _is_missing(api, namespace):
+            remedy = f"`kubectl create namespace {namespace}`, or correct DISPATCHER__KUBERNETES__NAMESPACES"
+            yield problem("namespace", f"namespace {namespace} doesn't exist", remedy)
+            continue
         yield _identity(identity, namespace)
         missing = yield from _rights(api, namespace, demands.rights)
         yield from _more(demands, namespace)
         if "resourcequotas" not in missing:
             yield from _quotas(api, namespace)
+        if "jobs" not in missing:
+            yield from _pod_security(api, namespace)
         if not missing & {"jobs", "secrets", "pods"}:
             environment = {**demands.environment, "namespace": namespace}
             yield from try_out(backend, environment, settings, within=within, wait=wait, packages=demands.packages)
@@ -111,6 +118,27 @@ def _version(version: Mapping[str, Any]) -> Finding:
     if numbers < _OLDEST:
         return warning("api", f"{text} is older than what is tested", f"use {_OLDEST[0]}.{_OLDEST[1]} or later")
     return ok("api", f"{text} answers")
+
+
+def _is_missing(api: Api, namespace: str) -> bool:
+    """Return True if a namespace doesn't exist. Where the worker may not read it, other checks tell."""
+    try:
+        api.namespace(namespace)
+    except ApiError as error:
+        return error.status == 404
+    except _ERRORS:
+        return False
+    return False
+
+
+def _pod_security(api: Api, namespace: str) -> Iterator[Finding]:
+    """Yield what the namespace demands of the pods of a user's own Job. The Job of a run that names none has it."""
+    try:
+        warnings = [text for text in api.dry_run(namespace, "jobs", BARE_JOB) if "PodSecurity" in text]
+    except _ERRORS:
+        return  # the start of a pod shows what is wrong
+    for text in warnings[:1]:
+        yield ok("security", f"namespace {namespace}: a Job of your own needs a securityContext: {text}")
 
 
 def _identity(identity: ClusterIdentity, namespace: str) -> Finding:

@@ -8,6 +8,7 @@ from typing import Any
 
 from backends.kubernetes import job_forms as forms
 from dispatcher.support.escaping import shown
+from dispatcher.support.variables import value_problem
 
 
 def _check_port(value: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -42,6 +43,8 @@ def _check_resources(value: Mapping[str, Any], path: str) -> Iterator[str]:
                 yield f"{place}: must be cpu, memory, ephemeral-storage, hugepages-SIZE or a name like example.org/name"
             elif _is_extended(resource) and (number := forms.amount_of(amount)) is not None and number % 1:
                 yield f"{place}: must be a whole number, got {shown(amount)}"
+            elif _is_bytes(resource):
+                yield from (f"{place}: {problem}" for problem in forms.size_problems(amount))
     for resource, request in requests.items():
         wanted = forms.amount_of(request)
         limit = forms.amount_of(limits[resource] or 0) if resource in limits else None
@@ -57,6 +60,10 @@ def _check_resources(value: Mapping[str, Any], path: str) -> Iterator[str]:
 
 def _is_standard(resource: str) -> bool:
     return resource in {"cpu", "memory", "ephemeral-storage"} or resource.startswith("hugepages-")
+
+
+def _is_bytes(resource: str) -> bool:
+    return _is_standard(resource) and resource != "cpu"
 
 
 def _is_extended(resource: str) -> bool:
@@ -111,7 +118,9 @@ def _check_readiness_gate(value: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _check_empty_dir(value: Mapping[str, Any], path: str) -> Iterator[str]:
-    yield from (f"{path}.sizeLimit: {problem}" for problem in forms.amount_problems(value.get("sizeLimit")))
+    limit = value.get("sizeLimit")
+    problems = [*forms.amount_problems(limit)] or forms.size_problems(limit)
+    yield from (f"{path}.sizeLimit: {problem}" for problem in problems)
 
 
 def _check_divisor(value: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -130,6 +139,13 @@ def _check_container(value: Mapping[str, Any], path: str) -> Iterator[str]:
             yield f"{path}.volumeMounts[{index}].mountPropagation: Bidirectional needs a privileged container"
         if mount.get("recursiveReadOnly") not in (None, "", "Disabled") and not mount.get("readOnly"):
             yield f"{path}.volumeMounts[{index}].recursiveReadOnly: needs readOnly: true"
+
+
+def _check_variable(value: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Check what a node would find out only when it starts the container."""
+    name, text = value.get("name"), value.get("value")
+    if isinstance(name, str) and isinstance(text, str) and (problem := value_problem(name, text)):
+        yield f"{path}.value: {problem}"
 
 
 def _check_pod(value: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -155,6 +171,7 @@ def _check_pod(value: Mapping[str, Any], path: str) -> Iterator[str]:
 CHECKS: Mapping[str, Callable[[Mapping[str, Any], str], Iterator[str]]] = {
     "V1Container": _check_container,
     "V1EmptyDirVolumeSource": _check_empty_dir,
+    "V1EnvVar": _check_variable,
     "V1HostAlias": _check_host_alias,
     "V1HTTPGetAction": _check_port,
     "V1LabelSelectorRequirement": _check_selector,

@@ -80,7 +80,8 @@ def _check_items(value: Any, kind: str, path: str, allow_unknown: bool) -> Itera
 
 
 def _unknown_field(name: Any, fields: Mapping[str, str]) -> str:
-    similar = difflib.get_close_matches(str(name), fields, n=1)
+    is_word = isinstance(name, str) and name.isalpha()  # else a directive of kubectl, a label, or no name at all
+    similar = difflib.get_close_matches(name, fields, n=1) if is_word else []
     hint = f"; did you mean {similar[0]}?" if similar else ""
     sdk = table()["sdk"].split(".")[0]
     return f"unknown field (as of Kubernetes 1.{sdk}; allow_unknown_fields=True for a newer server){hint}"

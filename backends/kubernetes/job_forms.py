@@ -88,3 +88,13 @@ def amount_problems(amount: Any) -> Iterator[str]:
         yield f"must be {QUANTITY[2]}, got {shown(amount)}"
     elif str(amount).startswith("-"):
         yield f"can't be negative, got {shown(amount)}"
+
+
+def size_problems(amount: Any) -> Iterator[str]:
+    """Yield what is wrong with an amount of bytes: a small one in thousandths of a byte, which a server takes.
+
+    Large ones are what servers themselves compute.
+    """
+    number = amount_of(amount)
+    if isinstance(amount, str) and amount.endswith("m") and number is not None and number < 2**20:
+        yield f"{shown(amount)} is in thousandths of a byte; did you mean {amount[:-1]}Mi?"

@@ -119,7 +119,9 @@ _INT32, _INT64 = 2**31 - 1, 2**63 - 1
 _PORT = (1, 65535)
 _MODE = (0, 0o777)
 _COUNT = (0, _INT32)
-_SECONDS = (0, _INT64)
+#: Longest time that the cluster's programs count, in seconds: as nanoseconds it has 64 bits. More would be negative.
+LONGEST = _INT64 // 10**9
+_SECONDS = (0, LONGEST)
 _ID = (0, _INT32)
 
 #: Ranges of whole numbers, by model and field; any other number of 32 bits may be of any size.
@@ -155,7 +157,7 @@ RANGES: Mapping[tuple[str, str], tuple[int, int]] = {
     ("V1TopologySpreadConstraint", "minDomains"): (1, _INT32),
     ("V1Toleration", "tolerationSeconds"): (-_INT64, _INT64),
     ("V1SleepAction", "seconds"): _SECONDS,
-    ("V1ObjectMeta", "generation"): _SECONDS,
+    ("V1ObjectMeta", "generation"): (0, _INT64),
     ("V1ObjectMeta", "deletionGracePeriodSeconds"): _SECONDS,
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from backends.kubernetes.job_references import reference_problems
 from backends.kubernetes.job_rules import value_problems
 from dispatcher.errors import InvalidInput, MissingExtra
 from dispatcher.support.escaping import escaped, shown
-from dispatcher.support.json_documents import DuplicateKey
+from dispatcher.support.json_documents import DuplicateKey, read_document
 
 #: Reserved in a pod: the name of the volume with the runner's credentials, and its mount path.
 VOLUME = "dispatcher-run"
@@ -76,15 +77,18 @@ def load(path: str, *, argument: str = "job_spec_file", kind: str = "Job") -> di
         InvalidInput: the file can't be read, or isn't one YAML document with a mapping.
     """
     try:
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+            name = "a directory" if stat.S_ISDIR(mode) else "a device or socket"
+            raise InvalidInput(f"{argument}: must be a file with a {kind}, and {path} is {name}")
         with Path(path).open(encoding="utf-8") as file:
             text = file.read(job_bounds.MAX_SIZE + 1)
             size = os.fstat(file.fileno()).st_size
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{argument}: can't read {path}: {getattr(error, 'strerror', None) or error}") from None
     if len(text) > job_bounds.MAX_SIZE:
-        raise InvalidInput(
-            f"{argument} {path}: it is larger than {job_bounds.MAX_SIZE} characters (it has {size} bytes)"
-        )
+        length = f" (it has {size} bytes)" if size else ""
+        raise InvalidInput(f"{argument} {path}: it is larger than {job_bounds.MAX_SIZE} characters{length}")
     return parse(text, source=f"{argument} {path}", kind=kind)
 
 
@@ -100,6 +104,8 @@ def parse(text: str, *, source: str, kind: str = "Job") -> dict[str, Any]:
         InvalidInput: the text isn't a YAML document with a mapping.
         MissingExtra: PyYAML isn't installed.
     """
+    if (document := _parse_json(text, source)) is not None:
+        return document
     try:
         import yaml
     except ImportError as error:
@@ -118,6 +124,19 @@ def parse(text: str, *, source: str, kind: str = "Job") -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidInput(f"{source}: must hold a {kind} (kind: {kind}), got {type(document).__name__}")
     return document
+
+
+def _parse_json(text: str, source: str) -> dict[str, Any] | None:
+    """Return the mapping in a JSON document, which isn't YAML if tabs indent it; None if it isn't JSON."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        document = read_document(text)
+    except DuplicateKey as error:
+        raise InvalidInput(f"{source}: {error}") from None
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def _load_document(loader: Any) -> Any:

@@ -185,14 +185,16 @@ class Jobs:
         self._delete(namespace, "pods", str(pod["metadata"]["name"]), str(pod["metadata"]["uid"]))
 
     def delete_dependents(self, namespace: str, name: str) -> None:
-        """Delete what the Job of that name owned beside its pods. What isn't there, or may not be deleted because the
-        worker can't have created it either, is left alone."""
+        """Delete what the Job of that name owned beside its pods. What isn't there is left alone, and what may not be
+        deleted is left to the Job's deletion: a worker without the right can have created none."""
         for kind, suffix in self._objects.dependents:
             try:
                 self._delete(namespace, kind, f"{name}{suffix}", None)
             except ApiError as error:
-                if error.status != 403 or kind == "secrets":
+                if error.status != 403:
                     raise
+                text = f"{kind.capitalize()} of namespace {namespace} are left to the cluster"
+                self._throttle.warn(text, error, kind=f"{kind} of {namespace}")
 
     def shorten_grace(self, namespace: str, pod: Mapping[str, Any], seconds: int) -> None:
         """Delete a pod with so many seconds of grace. Without the right to do so, leave it to its Job's deletion."""

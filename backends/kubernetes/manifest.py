@@ -26,6 +26,7 @@ from backends.kubernetes import container_env, grace, job_policy
 from backends.kubernetes import job_spec as specs
 from backends.kubernetes.attempt_objects import BACKEND
 from backends.kubernetes.job_policy import JobPolicy
+from backends.kubernetes.job_rules import LONGEST
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Permanent
 from dispatcher.runs.attempt import Attempt
@@ -43,6 +44,7 @@ INSTANCE = "instance"
 CREDENTIALS = f"{specs.MOUNT}/variables.json"
 CA = f"{specs.MOUNT}/ca.pem"
 _TERMINATION_LOG = "/dev/termination-log"
+_LABELS = ("identifier", "flow_run_id", "attempt", INSTANCE)
 _IDENTIFIER_NAMESPACE = uuid.UUID("5f2c3c0e-7f0b-4d55-9a57-0d3f7a1c9b11")  # any constant
 _DEADLINE_MARGIN = 60  # seconds, so that the worker's own timeouts come before the Job's
 
@@ -113,7 +115,7 @@ def secret(request: Request, uid: str, variables: Mapping[str, str], *, ca: str 
         "metadata": {
             "name": metadata["name"],
             "namespace": request["namespace"],
-            "labels": {name: metadata["labels"][name] for name in ("identifier", "flow_run_id", "attempt", INSTANCE)},
+            "labels": {name: metadata["labels"][name] for name in _LABELS if name in metadata["labels"]},
             "ownerReferences": [owner],
         },
         "type": "Opaque",
@@ -255,7 +257,7 @@ def _set_deadline(spec: dict[str, Any], attempt: Attempt, seconds: int) -> None:
     """Set the Job's deadline: the user's own, or the backstop of ours where that is earlier or the only one."""
     if attempt.start_within is None or attempt.timeout is None:
         return
-    backstop = math.ceil(attempt.start_within + attempt.timeout + seconds + _DEADLINE_MARGIN)
+    backstop = min(math.ceil(attempt.start_within + attempt.timeout + seconds + _DEADLINE_MARGIN), LONGEST)
     own = spec.get("activeDeadlineSeconds")
     spec["activeDeadlineSeconds"] = backstop if own is None else min(own, backstop)
 
@@ -293,6 +295,7 @@ def _set_pod(pod: dict[str, Any], attempt: Attempt, settings: Settings, *, modul
     flow["command"] = runner.command(module)
     flow.pop("args", None)
     flow["terminationMessagePath"] = _TERMINATION_LOG
+    flow.setdefault("terminationMessagePolicy", "FallbackToLogsOnError")  # the last lines of one that has no runner
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("resources", "resources")):
         if environment.get(argument):
             flow[field] = environment[argument]

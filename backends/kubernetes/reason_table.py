@@ -19,12 +19,6 @@ START_GRACE = 30.0  # seconds for which a start that makes no progress isn't rep
 MISSING_OBJECT_TIMEOUT = 60.0  # seconds after which a missing object counts as a mistake
 IMAGE_NOT_FOUND_TIMEOUT = 90.0  # seconds after which an image that the registry lacks counts as a mistake
 
-#: What is said of a container that ended with an error, without a word of its runner.
-NO_RUNNER = (
-    "the runner ended without a message: see its last log lines ('No module named dispatcher' if the image lacks this "
-    "package, 'exec format error' if it is for another CPU architecture than the node)"
-)
-
 
 class Field(StrEnum):
     """The field of an object that gives a reason."""
@@ -63,8 +57,16 @@ _NOT_MADE = Rule(Cause.START_FAILED, clock="creation")  # volumes, network, sand
 QUOTA_USED = Rule(Cause.QUOTA, clock="quota")
 OBJECT_MISSING = Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT, "missing")
 
+#: The attempt's own Secret, which somebody deleted before its pod had mounted it. It is created again; a node that has
+#: failed for long tries again every two minutes.
+SECRET_MISSING = Rule(Cause.START_FAILED, 300.0, "secret")
+SECRET_GRACE = 10.0  # seconds for which the Secret may be missing: it is created after its Job
+
 #: A scheduling gate that no quota queue has set.
 FOREIGN_GATE = Rule(Cause.UNSCHEDULABLE, clock="gate")
+
+#: A node that a pod's spec names, and that hasn't taken the pod.
+NO_NODE = Rule(Cause.UNSCHEDULABLE, clock="node")
 
 #: An init container that runs, and a side-car that runs but hasn't started by its startup probe.
 INIT_RUNNING = Rule(Cause.START_FAILED, clock="init")
@@ -92,17 +94,17 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.EVENT, "FailedMapVolume"): _NOT_MADE,
     (Field.EVENT, "FailedAttachVolume"): _NOT_MADE,
     (Field.EVENT, "FailedCreatePodSandBox"): _NOT_MADE,
+    (Field.EVENT, "FailedResourceClaimCreation"): Rule(Cause.UNSCHEDULABLE, clock="claim"),
     (Field.EVENT, "FailedCreate"): Rule(Cause.CONFIG_ERROR, MISSING_OBJECT_TIMEOUT),
     (Field.JOB, "Suspended"): Rule(None, paused=True),
     (Field.POD, "Evicted"): Rule(Cause.EVICTED),
     (Field.POD, "Preempting"): _PREEMPTED,
     (Field.POD, "NodeShutdown"): _PREEMPTED,
     (Field.POD, "Terminated"): _PREEMPTED,
-    (Field.POD, "OutOfcpu"): _NO_ROOM,
-    (Field.POD, "OutOfmemory"): _NO_ROOM,
-    (Field.POD, "OutOfpods"): _NO_ROOM,
-    (Field.POD, "OutOfephemeral-storage"): _NO_ROOM,
     (Field.POD, "NodeAffinity"): _NO_ROOM,
+    (Field.POD, "TopologyAffinityError"): _NO_ROOM,
+    (Field.POD, "PodOSNotSupported"): Rule(Cause.CONFIG_ERROR),
+    (Field.POD, "PodOSSelectorNodeLabelDoesNotMatch"): Rule(Cause.CONFIG_ERROR),
     (Field.POD, "UnexpectedAdmissionError"): Rule(Cause.START_FAILED),
     (Field.POD, "NodeLost"): Rule(Cause.NODE_LOST),
     (Field.POD, "DeadlineExceeded"): Rule(Cause.DEADLINE),
@@ -113,3 +115,8 @@ TABLE: Mapping[tuple[Field, str], Rule] = {
     (Field.DISRUPTION, "DeletionByPodGC"): Rule(Cause.NODE_LOST),
     (Field.JOB, "DeadlineExceeded"): Rule(Cause.DEADLINE),
 }
+
+
+def rule_of(field: Field, reason: str) -> Rule | None:
+    """Return the rule of a reason; None if it isn't known. A node that lacks a resource names it: ``OutOfcpu``."""
+    return _NO_ROOM if field is Field.POD and reason.startswith("OutOf") else TABLE.get((field, reason))

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.base import Observation, Phase
+from backends.container.failed_starts import explained, last_line, meaning
 from backends.kubernetes.kills import EVENT_GRACE, FROM_WITHIN, kill_event, was_told_to_stop
 from backends.kubernetes.pod_state import condition, container_state, failed_inits
-from backends.kubernetes.reason_table import NO_RUNNER, TABLE, Field, Rule
-from backends.kubernetes.start import Start, init_name, prefixed
+from backends.kubernetes.reason_table import NO_NODE, TABLE, Field, Rule, rule_of
+from backends.kubernetes.start import Start, init_name, prefixed, unknown_node
 from dispatcher.runner.container.termination_message import TerminationMessage
 from dispatcher.runs.states import Cause
 
@@ -24,8 +25,6 @@ Object = Mapping[str, Any]
 
 #: Start of each clock (seconds, monotonic), and the text kept with it.
 Clocks = Mapping[str, tuple[float, str]]
-
-_DELETED_WHILE_RUNNING = "its pod was deleted while it ran"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +71,11 @@ class _Evaluation:
         self._start = Start(self._job, self.snapshot.events, self.snapshot.container, self.clocks, self.now)
 
     def observation(self) -> Observation:
-        if self._job.get("spec", {}).get("suspend"):
-            return self._start.of_suspended_job()
         container = self.snapshot.container
+        if self._job.get("spec", {}).get("suspend"):
+            return self._start.of_suspended_job(
+                ran=any(has_started(pod.object, container) for pod in self.snapshot.pods)
+            )
         live = [pod.object for pod in self.snapshot.pods if not pod.gone and not has_ended(pod.object, container)]
         if live:
             return self._of_live_pod(live[-1])
@@ -98,7 +99,7 @@ class _Evaluation:
         if rule is not None:
             return Observation(phase=Phase.RUNNING, cause=rule.cause, reason=reason, message=message)
         if pod.get("metadata", {}).get("deletionTimestamp"):
-            message = "its pod is being deleted"
+            message = self._deletion(pod)
             return Observation(
                 phase=Phase.RUNNING, cause=Cause.KILLED, reason="deleted", message=message, tentative=True
             )
@@ -112,8 +113,12 @@ class _Evaluation:
         code = terminated.get("exitCode")
         reason, message = str(terminated.get("reason") or ""), str(terminated.get("message") or "")
         rule = TABLE.get((Field.TERMINATED, reason))
-        if rule is None:
+        if rule is not None:
+            message = _of_container(rule, message)
+        else:
             rule, reason, message = self._disruption(pod.object, reason, message)
+        if rule is not None and (node := _missing_node(pod.object)) is not None:
+            rule, message = NO_NODE, unknown_node(node)
         if rule is not None:
             return Observation(
                 phase=Phase.ENDED, cause=rule.cause, reason=reason, message=_readable(message), exit_code=code
@@ -124,21 +129,21 @@ class _Evaluation:
         if (failed := _failed_init(pod.object)) is not None:
             return failed
         if flow.get("running") is not None:
-            cause, reason, message = Cause.KILLED, "deleted", _DELETED_WHILE_RUNNING
+            cause, reason, message = Cause.KILLED, "deleted", self._deletion(pod.object)
             if (lost := node_lost_reason(pod.object)) is not None:
                 cause, reason, message = Cause.NODE_LOST, lost, _node_lost(pod.object)
             return Observation(phase=Phase.GONE, cause=cause, reason=reason, message=message)
         if status.get("phase") == "Failed":
-            reason, message = str(status.get("reason") or "Failed"), str(status.get("message") or "")
-            return Observation(phase=Phase.ENDED, cause=Cause.UNKNOWN, reason=reason, message=message)
+            reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
+            cause = Cause.START_FAILED if reason else Cause.UNKNOWN  # its node has refused it, for a reason of its own
+            return Observation(phase=Phase.ENDED, cause=cause, reason=reason or "Failed", message=message)
         return None
 
     def _of_kill(self, pod: Object, observation: Observation) -> Observation:
         """Return the observation of a container that a signal ended, with what its pod tells about who sent it."""
         if pod.get("metadata", {}).get("deletionTimestamp"):
-            return replace(
-                observation, cause=Cause.KILLED, reason="deleted", message=_DELETED_WHILE_RUNNING, tentative=True
-            )
+            message = self._deletion(pod)
+            return replace(observation, cause=Cause.KILLED, reason="deleted", message=message, tentative=True)
         if event := kill_event(self.snapshot.events, pod, self.snapshot.container):
             return replace(observation, cause=Cause.KILLED, reason=event.reason, message=event.message)
         if observation.cause is not Cause.PREEMPTED:
@@ -148,6 +153,16 @@ class _Evaluation:
         tentative = not over or self.now - started < EVENT_GRACE
         return replace(observation, cause=Cause.KILLED, reason="SIGTERM", message=FROM_WITHIN, tentative=tentative)
 
+    def _deletion(self, pod: Object) -> str:
+        """Return the sentence about a pod that was deleted while its flow ran: by itself, or with its Job."""
+        job = self.snapshot.job
+        if job is None or self.snapshot.deleted or job.get("metadata", {}).get("deletionTimestamp"):
+            orphaned = pod.get("metadata", {}).get("orphaned")
+            return "its pod was deleted while it ran" if orphaned else "its Job was deleted while it ran"
+        if job.get("spec", {}).get("parallelism") == 0:
+            return "its Job's spec.parallelism was set to 0 while it ran, which deletes its pod"
+        return "its pod was deleted while it ran"
+
     def _disruption(self, pod: Object, reason: str, message: str) -> tuple[Rule | None, str, str]:
         """Return rule, reason and message of what ended a pod from outside: its own status, a disruption, or the Job's
         deadline. Without one, None with the reason and message passed in."""
@@ -155,7 +170,7 @@ class _Evaluation:
         target = condition(pod, "DisruptionTarget")
         for kind, part in ((Field.POD, status), (Field.DISRUPTION, target), (Field.JOB, self._deadline())):
             own_reason = str(part.get("reason") or "")
-            if rule := TABLE.get((kind, own_reason)):
+            if rule := rule_of(kind, own_reason):
                 return rule, own_reason, str(part.get("message") or "")
         return None, reason, message
 
@@ -232,6 +247,13 @@ def node_lost_reason(pod: Object) -> str | None:
     return "NodeLost" if pod.get("status", {}).get("reason") == "NodeLost" else None
 
 
+def _missing_node(pod: Object) -> str | None:
+    """Return the node that a pod's spec names and that never took it, as Kubernetes collects such a pod; else None."""
+    node = pod.get("spec", {}).get("nodeName")
+    collected = condition(pod, "DisruptionTarget").get("reason") == "DeletionByPodGC"
+    return str(node) if node and collected and not condition(pod, "PodScheduled") else None
+
+
 def _node_lost(pod: Object) -> str:
     return f"node {pod.get('spec', {}).get('nodeName') or '?'} doesn't answer"
 
@@ -243,11 +265,21 @@ def _of_exit(code: int | None, reason: str, message: str) -> Observation:
         return Observation(phase=Phase.ENDED, cause=words[0], reason=reason, message=words[1], exit_code=code)
     cause: Cause | None = None
     if code is not None and code > 128:
-        cause = Cause.KILLED
+        cause, message = Cause.KILLED, ""  # the flow's last lines, if any, which are read apart
     elif code:
         cause = Cause.START_FAILED
-        message = message or NO_RUNNER
+        return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=explained(message), exit_code=code)
     return Observation(phase=Phase.ENDED, cause=cause, reason=reason, message=message, exit_code=code)
+
+
+def _of_container(rule: Rule, message: str) -> str:
+    """Return what a container that was killed, or wasn't started, left: words of the node, or the flow's last lines."""
+    if _runner_message(message) is not None:
+        return message
+    if rule.cause is Cause.START_FAILED:
+        problem = meaning(message.splitlines())
+        return message if problem is None else f"its image can't run the runner: {problem}; {message}"
+    return last_line(message)
 
 
 def _runner_message(message: str) -> tuple[Cause, str] | None:

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from backends.container.settings import ContainerSettings
+from dispatcher.runs.retry import LONGEST
 from dispatcher.settings import SECRET, SettingsGroup
 
 #: What reaches the node, or weakens what separates a container from it.
@@ -91,7 +92,9 @@ class KubernetesSettings(ContainerSettings, title="Kubernetes"):
     no_workers_timeout: float = Field(
         300.0, gt=0, description="Seconds after which tasks fail for which a run's Dask cluster can get no worker."
     )
-    ttl: float = Field(86400.0, ge=3600, description="Seconds that the cluster keeps a Job that nobody deleted.")
+    ttl: float = Field(
+        86400.0, ge=3600, le=LONGEST, description="Seconds that the cluster keeps a Job that nobody deleted."
+    )
     request_timeout: float = Field(30.0, gt=0, description="Seconds that the API server gets to answer a request.")
     requests_per_second: float = Field(
         500.0, ge=1, description="Requests of a worker to the API server, at most; one that it refuses (429) slows all."

@@ -7,7 +7,7 @@ that an image is being pulled, or why a node can't make a volume.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends.base import Observation, Phase
@@ -18,9 +18,12 @@ from backends.kubernetes.reason_table import (
     IMAGE_NOT_FOUND_TIMEOUT,
     INIT_RUNNING,
     MISSING,
+    NO_NODE,
     OBJECT_MISSING,
     QUOTA,
     QUOTA_USED,
+    SECRET_GRACE,
+    SECRET_MISSING,
     START_GRACE,
     TABLE,
     Field,
@@ -31,7 +34,14 @@ from backends.kubernetes.suspension import QUEUE
 #: Events about a pod whose node can't make its volumes, network or sandbox.
 _CREATION = ("FailedMount", "FailedMapVolume", "FailedAttachVolume", "FailedCreatePodSandBox")
 
+#: Events about a pod whose resource claims can't be made, without which no scheduler looks at it.
+_CLAIMS = ("FailedResourceClaimCreation",)
+
+#: Events that follow a node's mounts and network: an earlier failure of these is over.
+_PROGRESS = ("Pulling", "Pulled", "Created", "Started")
+
 #: What is said of a Job without a pod and without an event.
+_NO_PARALLELISM = "its Job's spec.parallelism was set to 0, so that it gets no pod"
 _NO_POD = "the Job controller hasn't created its pod yet, and says nothing about it"
 
 _CRASH_LOOP = "CrashLoopBackOff"
@@ -57,16 +67,19 @@ class Start:
     clocks: dict[str, tuple[float, str]]
     now: float
 
-    def of_suspended_job(self) -> Observation:
-        """Return the observation of a suspended Job: a quota queue holds it, unless somebody else suspended it."""
+    def of_suspended_job(self, *, ran: bool) -> Observation:
+        """Return the observation of a suspended Job: a quota queue holds it, unless somebody else suspended it.
+
+        ``ran``: its flow had started, so that its pod was deleted.
+        """
         spec, name = self.job.get("spec", {}), self.job.get("metadata", {}).get("name")
         if manager := spec.get("suspendedBy"):
-            message = (
-                f"its Job {name} is suspended, not by a quota queue but by {manager}: "
-                f'set its spec.suspend to false, as `kubectl patch job {name} -p \'{{"spec":{{"suspend":false}}}}\'`'
-            )
+            resume = f'`kubectl patch job {name} -p \'{{"spec":{{"suspend":false}}}}\'` lets it go on'
+            message = f"its Job {name} is suspended, not by a quota queue but by {manager}: {resume}"
+            if ran:
+                message = f"its Job {name} was suspended while it ran, not by a quota queue but by {manager}"
             return Observation(phase=Phase.WAITING, reason=_SUSPENDED, message=message, suspended=True)
-        held = "a quota queue holds it: its Job is suspended"
+        held = "a quota queue suspended its Job while it ran" if ran else "a quota queue holds it: its Job is suspended"
         return self._apply(TABLE[Field.JOB, _SUSPENDED], _SUSPENDED, held)
 
     def of_pod(self, pod: Object) -> Observation:
@@ -77,13 +90,14 @@ class Start:
         flow = container_state(pod, self.container)
         placed = "placed" if pod.get("spec", {}).get("nodeName") else "unplaced"
         reason = str((flow.get("waiting") or {}).get("reason") or "")
-        return self._without_reason(placed, reason, lambda: _stalled(pod))
+        return self._without_reason(placed, reason, lambda: self._stalled(pod))
 
     def without_pod(self) -> Observation:
         """Return the observation of an active Job without a pod: quota, Pod Security, a missing ServiceAccount."""
         event = self._newest_event(self.job, "FailedCreate")
         if not event:
-            return self._without_reason("no pod", "", lambda: _NO_POD)
+            none_wanted = self.job.get("spec", {}).get("parallelism") == 0
+            return self._without_reason("no pod", "", lambda: _NO_PARALLELISM if none_wanted else _NO_POD)
         text = str(event.get("message") or "")
         rule = QUOTA_USED if QUOTA in text else TABLE[Field.EVENT, "FailedCreate"]
         return self._apply(rule, "FailedCreate", text, grace=EVENT_GRACE)
@@ -93,6 +107,7 @@ class Start:
         yield self._of_waiting_containers(pod)
         scheduled = condition(pod, "PodScheduled")
         if scheduled.get("status") != "True":
+            yield self._of_event(pod, self._newest_event(pod, *_CLAIMS))
             yield self._of_unscheduled(pod, scheduled)
             return
         yield self._of_running_init(pod)  # first: an event that a pull has ended may be lost
@@ -116,6 +131,10 @@ class Start:
 
     def _of_unscheduled(self, pod: Object, scheduled: Object) -> Observation | None:
         reason, message = str(scheduled.get("reason") or ""), str(scheduled.get("message") or "")
+        if not scheduled and (
+            node := pod.get("spec", {}).get("nodeName")
+        ):  # a scheduler sets both, a node the condition
+            return self._apply(NO_NODE, "NodeName", unknown_node(node), grace=EVENT_GRACE)
         if reason == _GATED:
             gates = [str(gate.get("name")) for gate in pod.get("spec", {}).get("schedulingGates") or ()]
             if foreign := [gate for gate in gates if QUEUE not in gate]:
@@ -152,14 +171,37 @@ class Start:
     def _of_creation(self, pod: Object) -> Observation | None:
         """Return the observation of a pod whose node can't make its mounts or network: the events say why."""
         event = self._newest_event(pod, *_CREATION)
+        is_over = bool(event) and _time(self._newest_event(pod, *_PROGRESS)) > _time(event)
+        return None if is_over else self._of_event(pod, event)
+
+    def _of_event(self, pod: Object, event: Object) -> Observation | None:
+        """Return the observation of an event about a pod that hasn't started; None if there is none."""
         if not event:
             return None
         reason, text = str(event.get("reason")), str(event.get("message") or "")
-        # the attempt's Secret has the name of its Job, and is created right after it
-        secret = str(pod["metadata"].get("labels", {}).get("job-name") or self.job.get("metadata", {}).get("name"))
-        missing = MISSING.search(text) is not None and f'"{secret}" not found' not in text
-        rule = OBJECT_MISSING if missing else TABLE[Field.EVENT, reason]
+        if f'secret "{self.job.get("metadata", {}).get("name")}" not found' in text:  # it has the name of its Job
+            return self._without_secret(reason, text)
+        rule = OBJECT_MISSING if MISSING.search(text) is not None else TABLE[Field.EVENT, reason]
         return self._apply(rule, reason, text, grace=EVENT_GRACE)
+
+    def _without_secret(self, reason: str, text: str) -> Observation:
+        """Return the observation of a pod that can't mount the attempt's own Secret."""
+        message = f"the Secret with its runner's credentials is missing, and is created again: {text}"
+        observation = self._apply(SECRET_MISSING, reason, message, grace=SECRET_GRACE)
+        incomplete = observation.cause is not None and observation.phase is Phase.WAITING
+        return replace(observation, incomplete=incomplete)
+
+    def _stalled(self, pod: Object) -> str:
+        """Return the sentence about a pod of which no state says why it doesn't start: its last warning, or a guess."""
+        spec = pod.get("spec", {})
+        node = spec.get("nodeName")
+        if warning := self._newest_warning(pod):
+            hangs = f"node {node} hasn't started its container yet" if node else "its pod isn't on a node yet"
+            return f"{hangs}; its last warning: {warning.get('reason')}: {str(warning.get('message') or '').strip()}"
+        if not node:
+            scheduler = spec.get("schedulerName") or "default-scheduler"
+            return f"no scheduler has looked at its pod: does one named {scheduler} run?"
+        return f"node {node} hasn't started its container yet, and says nothing about it"
 
     def _without_reason(self, step: str, reason: str, message: Callable[[], str]) -> Observation:
         """Return the observation of a start that makes no progress, where nothing says why. Each step has a clock."""
@@ -195,13 +237,18 @@ class Start:
         """Return the newest event of these reasons about an object; empty if there is none."""
         if not self.events:
             return {}
-        uid = about.get("metadata", {}).get("uid")
-        events = [
-            event
-            for event in self.events
-            if event.get("reason") in reasons and event.get("involvedObject", {}).get("uid") == uid
-        ]
+        events = [event for event in self._events_of(about) if event.get("reason") in reasons]
         return max(events, key=_time, default={})
+
+    def _newest_warning(self, pod: Object) -> Object:
+        """Return the newest warning about a pod; empty if there is none, or if its node has got further since."""
+        warnings = [event for event in self._events_of(pod) if event.get("type") == "Warning"]
+        newest: Object = max(warnings, key=_time, default={})
+        return {} if _time(self._newest_event(pod, *_PROGRESS)) > _time(newest) else newest
+
+    def _events_of(self, about: Object) -> Iterator[Object]:
+        uid = about.get("metadata", {}).get("uid")
+        return (event for event in self.events if event.get("involvedObject", {}).get("uid") == uid)
 
 
 def prefixed(prefix: str, message: Any) -> str:
@@ -226,13 +273,9 @@ def _crash(pod: Object, status: Object) -> str:
     return f"{init_name(pod, status)} is started again and again, and ends{ends}{text}"
 
 
-def _stalled(pod: Object) -> str:
-    """Return the sentence about a pod of which nothing says why it doesn't start."""
-    spec = pod.get("spec", {})
-    if not spec.get("nodeName"):
-        scheduler = spec.get("schedulerName") or "default-scheduler"
-        return f"no scheduler has looked at its pod: does one named {scheduler} run?"
-    return f"node {spec.get('nodeName') or '?'} hasn't started its container yet, and says nothing about it"
+def unknown_node(node: Any) -> str:
+    """Return the sentence about a pod whose spec names a node that doesn't take it."""
+    return f"its pod names node {node} (spec.nodeName), which hasn't taken it: does that node exist?"
 
 
 def _time(event: Mapping[str, Any]) -> str:

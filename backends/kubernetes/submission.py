@@ -57,11 +57,8 @@ def submit(
         here = part_of(identity.current(), request["namespace"])
         if doubt := identity.doubt(request):
             raise Transient(f"nothing is created: {doubt}", retry_in=MISMATCH_RETRY)
-        ca = authority(settings)
-        variables = dict(secrets)
-        if server_address.URL in secrets:
-            variables[server_address.URL] = url(settings)
-        job = create(api, request, lambda uid: manifest.secret(request, uid, variables, ca=ca))
+        of_runner, ca = variables(secrets, settings), authority(settings)  # may be wrong settings
+        job = create(api, request, lambda uid: manifest.secret(request, uid, of_runner, ca=ca))
     metadata = job["metadata"]
     return make_handle(
         JobKey(request["namespace"], metadata["name"], metadata["uid"]),
@@ -70,6 +67,11 @@ def submit(
         instance=request["job"]["metadata"]["labels"][manifest.INSTANCE],
         identity=here,
     )
+
+
+def variables(secrets: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return the secret variables of a container. The address of the records is that for containers."""
+    return {**secrets, server_address.URL: url(settings)} if server_address.URL in secrets else dict(secrets)
 
 
 def url(settings: Settings) -> str:

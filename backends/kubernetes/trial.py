@@ -70,7 +70,8 @@ def try_out(
         handle = backend.submit(request, secrets)
         findings = _judged(backend, handle, trial, _observe(backend, handle, within, wait), within)
     except (Permanent, Transient) as error:
-        findings = [problem("start", f"{where}: {error}", _REMEDY)]
+        full = isinstance(error, Transient) and error.cause is Cause.QUOTA
+        findings = [_not_tried(where, str(error)) if full else problem("start", f"{where}: {error}", _REMEDY)]
     finally:
         left = _delete(backend, handle, request, wait)
     yield from findings
@@ -113,7 +114,7 @@ def _observe(
 
 
 def _is_settled(observation: Observation) -> bool:
-    if observation.cause is Cause.IMAGE_PULL:
+    if observation.cause in {Cause.IMAGE_PULL, Cause.QUOTA}:
         return True
     if observation.exit_code == 0 and not observation.message:  # the Job's end was seen before the pod's
         return False
@@ -126,6 +127,8 @@ def _judged(
     report = TrialReport.parse(observation.message)
     if report is not None:
         return [ok("start", f"{trial.place}: {trial.image} was pulled and started"), *judge(trial, report)]
+    if observation.cause is Cause.QUOTA:
+        return [_not_tried(trial.place, observation.message)]
     tail = backend.logs(handle)
     if (failure := judge_failure(trial, tail)) is not None:
         return [failure]
@@ -133,6 +136,11 @@ def _judged(
     words = (observation.cause or came, observation.reason, observation.message, *tail[-1:])
     text = " ".join(str(word) for word in words if word)
     return [problem("start", f"{trial.place}: {trial.image} within {within:g} s: {text}", _REMEDY)]
+
+
+def _not_tried(place: str, quota: str) -> Finding:
+    text = f"{place}: a quota is used up, so no pod was started: {quota}"
+    return warning("start", text, "try again when runs have ended, or raise the quota")
 
 
 def _delete(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
@@ -56,9 +56,12 @@ def opened(bench: Benchmark) -> Iterator[Measure]:
             ours.worker(url, log=cluster.log(), environ=environ, backends=["dask-kubernetes"], concurrency=2),
             ours.client(url) as client,
         ):
-            sides = {"ours": lambda: _ours(client), "by hand": lambda: _by_hand(hand, timeouts)}
-            for side in sides.values():
-                side()  # warms up
+            sides: dict[str, Callable[[], Mapping[str, float]]] = {
+                "ours": lambda: _ours(client),
+                "by hand": lambda: _by_hand(hand, timeouts),
+            }
+            for measure_once in sides.values():
+                measure_once()  # warms up
 
             def measure(number: int) -> Measured:
                 totals = {}

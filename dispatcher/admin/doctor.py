@@ -20,6 +20,7 @@ from dispatcher.errors import DispatcherError, EngineError
 from dispatcher.inspection.explain import command_for
 from dispatcher.inspection.finding import Finding, ok, problem, problem_of, warning
 from dispatcher.inspection.places import examine_places
+from dispatcher.inspection.unwatched import examine_watching
 from dispatcher.support import config_file
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def _workers(records: Records) -> Iterator[Finding]:
 
     workers = records.workers.live()
     yield from examine_places(workers)
+    yield from examine_watching(records, workers)
     unserved = {
         name: route
         for name, (route, _) in records.queues.known().items()

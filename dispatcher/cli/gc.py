@@ -38,8 +38,9 @@ def gc(global_options: GlobalOptions, backends: Sequence[str], older: float, yes
 
     Orphaned means that no run needs it. Workers delete that of single runs by themselves; use this command where none
     runs, and for what workers set up for many runs, such as the Secret of an image registry: it is shown if no open run
-    needs it and none has used it for ten minutes. It needs the backend's extra and settings. Exits 1 if something isn't
-    confirmed gone.
+    needs it and none has used it for ten minutes. What workers have deleted and somebody keeps, such as by a finalizer,
+    is shown with the reason. The command needs the backend's extra and settings. Exits 1 if something isn't confirmed
+    gone.
     """
     from dispatcher.inspection.orphans import OrphanCleanup
     from dispatcher.inspection.static import StaticCleanup

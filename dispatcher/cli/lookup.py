@@ -119,7 +119,8 @@ class RunStatus:
 def status_of(client: Dispatcher, *records: Record) -> RunStatus:
     """Look up why runs wait, and which workers watch them."""
     now = client.records.runs.now() if any(not record.terminal for record in records) else 0.0
-    return RunStatus(waits(client.records, records, now), shard_holders(client.records, records))
+    holders = shard_holders(client.records, records)
+    return RunStatus(waits(client.records, records, now, holders=holders), holders)
 
 
 def waiting(client: Dispatcher, run: Run[Any]) -> str:

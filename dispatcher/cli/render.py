@@ -83,6 +83,8 @@ def render(
         raise InvalidInput(str(error)) from error
     for objection in objections:
         echo_lines(f"warning: with these settings a worker refuses it: {objection}", err=True)
+    for remark in backend.remarks(prepared):
+        echo_lines(f"note: {remark}", err=True)
     if as_json:
         print_json(prepared)
     else:

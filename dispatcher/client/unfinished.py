@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dispatcher.errors import DispatcherError
-from dispatcher.inspection.waiting import why_waiting
 from dispatcher.runs.states import State
 
 if TYPE_CHECKING:
@@ -21,11 +20,12 @@ def standing(session: ClientSession, record: Record) -> str:
         ServerUnavailable: the server can't be reached.
     """
     from dispatcher.inspection.deadlocks import stuck
+    from dispatcher.inspection.queues import waits
 
     if record.state is State.QUEUED:
         why = session.missing_worker(record.spec.route) or stuck(session.records, [record.id])
         return f"it is {record.state}{'. ' + why if why else ''}"
-    why = "" if record.terminal else why_waiting(record, now=session.records.runs.now())
+    why = "" if record.terminal else waits(session.records, [record], session.records.runs.now())[record.id]
     return f"it is {record.state}{': ' + why if why else ''}"
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from dispatcher.inspection.deadlocks import Deadlock
 from dispatcher.inspection.holders import owned_by_shard
-from dispatcher.inspection.places import whereabouts
+from dispatcher.inspection.places import place_variable, whereabouts
 from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs.infrastructure import STOP_DUE
 from dispatcher.runs.outcome import ExitCall, Outcome
@@ -68,10 +68,11 @@ def explain(
     return list(map(escaped, lines))
 
 
-def command_for(route: Route) -> str:
-    """Return the command that starts a worker for ``route``."""
+def command_for(route: Route, shard: str = "") -> str:
+    """Return the command that starts a worker for ``route``; with ``shard``, one that watches its runs."""
     labels = "".join(f" --label {shlex.quote(label)}" for label in route.labels)
-    return f"dispatcher worker --backend {shlex.quote(route.backend)}{labels}"
+    variable = place_variable(shard.rpartition("/")[0])
+    return f"{variable}{' ' if variable else ''}dispatcher worker --backend {shlex.quote(route.backend)}{labels}"
 
 
 def unserved(route: Route, workers: Sequence[WorkerInfo]) -> str:
@@ -192,7 +193,7 @@ def _describe_end(record: Record) -> list[str]:
     if outcome.cause is not None:
         facts = [f"Cause: {outcome.cause}"]
         facts += [outcome.reason] if outcome.reason else []
-        facts += [outcome.message] if outcome.message not in {"", outcome.cause} else []
+        facts += [outcome.message.rstrip(". \n")] if outcome.message not in {"", outcome.cause} else []
         facts += [f"exit code {outcome.exit_code}"] if outcome.exit_code is not None else []
         lines.append("; ".join(facts) + ".")
     if record.exit_call in {ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED}:
@@ -214,20 +215,21 @@ def _leftovers(record: Record) -> list[str]:
     lines = [f"Infrastructure of {counted(len(record.leftovers), 'ended attempt')} is not confirmed gone yet."]
     for leftover in record.leftovers:
         if leftover.get("pending"):
-            lines.append(f"Attempt {leftover['attempt']}: {leftover['pending']}.")
+            lines.append(f"Attempt {leftover['attempt']}: {str(leftover['pending']).rstrip('. ')}.")
     return lines
 
 
 def _owner(record: Record, workers: Sequence[WorkerInfo], holders: Mapping[str, str]) -> str:
-    owner = holders.get(record.owner, "") if owned_by_shard(record) else record.owner
+    by_shard = owned_by_shard(record)
+    owner = holders.get(record.owner, "") if by_shard else record.owner
     for worker in workers:
         if worker.id == owner:
             return f"worker {worker.id} (process {worker.pid} on {worker.host})"
-    if owner:
-        return f"worker {owner} (not among the live workers)"
-    if not record.owner:
-        return "nobody"
-    return f"nobody (no live worker holds shard {record.owner}: start one, as `{command_for(record.spec.route)}`)"
+    if by_shard:
+        last = f"; the last was {owner}" if owner else ""
+        command = command_for(record.spec.route, record.owner)
+        return f"nobody (no live worker holds shard {record.owner}{last}: start one, as `{command}`)"
+    return f"worker {owner} (not among the live workers)" if owner else "nobody"
 
 
 def _retries(record: Record) -> str:

@@ -16,7 +16,7 @@ from dispatcher import registry
 from dispatcher.errors import InvalidInput, Permanent, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Runs
-from dispatcher.runs.infrastructure import needs_infrastructure
+from dispatcher.runs.infrastructure import is_open, needs_infrastructure
 from dispatcher.runs.record import Record
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ RETRY_INTERVAL = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Orphan:
-    """Infrastructure without a run: its backend, its handle and the reason that it counts as orphaned."""
+    """Infrastructure without a run: its backend, its handle and the reason that it counts as orphaned.
+
+    ``deleted``: workers have deleted it with its attempt's end, and somebody keeps it.
+    """
 
     backend: str
     infrastructure: Found
     why: str
+    deleted: bool = False
 
     @property
     def name(self) -> str:
@@ -78,7 +82,8 @@ class OrphanCleanup:
         return self._backends
 
     def orphans(self, *, older: float = MIN_AGE) -> list[Orphan]:
-        """Return infrastructure of this installation that is older than so many seconds and that no run needs.
+        """Return infrastructure of this installation that is older than so many seconds and that no run needs; also
+        what workers have deleted and somebody keeps.
 
         Raises:
             Permanent, Transient: the service of a named backend can't be reached.
@@ -89,13 +94,10 @@ class OrphanCleanup:
             for infrastructure in self._list(name, backend)
             if infrastructure.age >= older
         ]
-        attempts = {(infrastructure.run_id, infrastructure.attempt) for _, infrastructure in listed}
-        unwanted = unwanted_attempts(self._records.runs, attempts)
-        return [
-            Orphan(backend=name, infrastructure=infrastructure, why=_why(unwanted[key], infrastructure.kept_by))
-            for name, infrastructure in listed
-            if (key := (infrastructure.run_id, infrastructure.attempt)) in unwanted
-        ]
+        ids = list({infrastructure.run_id for _, infrastructure in listed})
+        records = dict(zip(ids, self._records.runs.get_many(ids), strict=True)) if ids else {}
+        orphans = (_orphan(name, infrastructure, records[infrastructure.run_id]) for name, infrastructure in listed)
+        return [orphan for orphan in orphans if orphan is not None]
 
     def _list(self, name: str, backend: Backend) -> list[Found]:
         """Return all infrastructure of a backend; nothing of one that can't be reached and wasn't named."""
@@ -114,6 +116,9 @@ class OrphanCleanup:
         for orphan in orphans:
             if orphan.name not in still:
                 yield "left alone: it is gone, or a run wants it"
+                continue
+            if orphan.deleted:
+                yield orphan.infrastructure.kept_by
                 continue
             cancel = self._backends[orphan.backend].cancel
             yield deleted(partial(cancel, orphan.infrastructure.handle, None), until)
@@ -169,6 +174,13 @@ def unwanted_attempts(runs: Runs, attempts: Collection[tuple[str, int]]) -> dict
     }
 
 
-def _why(record: Record | None, kept_by: str) -> str:
+def _orphan(backend: str, infrastructure: Found, record: Record | None) -> Orphan | None:
+    """Return what was found as an orphan; None if the run needs it, or workers are about to delete it."""
+    attempt, kept_by = infrastructure.attempt, infrastructure.kept_by
     why = "no such run" if record is None else f"the run is {record.state}, attempt {record.attempt}"
-    return f"{why}; {kept_by}" if kept_by else why
+    if not needs_infrastructure(record, attempt):
+        why = f"{why}; {kept_by}" if kept_by else why
+        return Orphan(backend=backend, infrastructure=infrastructure, why=why)
+    if record is None or record.foreign or is_open(record, attempt) or not kept_by:
+        return None
+    return Orphan(backend=backend, infrastructure=infrastructure, why=f"{why}; {kept_by}", deleted=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dispatcher.errors import Refused
 from dispatcher.inspection.deadlocks import find_deadlock
 from dispatcher.inspection.explain import explain
-from dispatcher.inspection.holders import shard_holders
+from dispatcher.inspection.holders import owned_by_shard, shard_holders
 from dispatcher.inspection.waiting import why_waiting
 from dispatcher.records.base import Records
 from dispatcher.records.workers import WorkerInfo, serving
@@ -49,17 +49,25 @@ def queues(records: Records) -> list[QueueInfo]:
     ]
 
 
-def waits(records: Records, runs: Sequence[Record], now: float) -> dict[str, str]:
-    """Return why runs wait, by id, in a few words; empty for one that doesn't. Reads the live workers if one is queued.
+def waits(
+    records: Records, runs: Sequence[Record], now: float, *, holders: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return why runs wait, by id, in a few words; empty for one that doesn't. Reads the live workers if one is queued,
+    or is watched by a worker.
 
     Args:
         records: the workers.
         runs: the runs, as read.
         now: the server's clock, in seconds since the epoch.
+        holders: of the shards that own these runs, as :func:`shard_holders` returns them; None: they are read.
     """
-    queued = any(record.state is State.QUEUED for record in runs)
-    workers = records.workers.live() if queued else None
-    return {record.id: why_waiting(record, now=now, workers=workers) for record in runs}
+    if not any(record.state is State.QUEUED or owned_by_shard(record) for record in runs):
+        return {record.id: why_waiting(record, now=now) for record in runs}
+    workers = records.workers.live()
+    live = {worker.id for worker in workers}
+    held = shard_holders(records, runs) if holders is None else holders
+    watched = {shard: holder for shard, holder in held.items() if holder in live}
+    return {record.id: why_waiting(record, now=now, workers=workers, holders=watched) for record in runs}
 
 
 def explained(records: Records, run_id: str) -> list[str]:

@@ -5,8 +5,9 @@ For a table's column, a status line and the messages of errors. :mod:`dispatcher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from dispatcher.inspection.holders import owned_by_shard
 from dispatcher.records.workers import WorkerInfo, serving
 from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.record import Record
@@ -17,15 +18,28 @@ from dispatcher.support.durations import format_duration
 from dispatcher.support.escaping import counted, escaped
 
 
-def why_waiting(record: Record, *, now: float, workers: Sequence[WorkerInfo] | None = None) -> str:
+def why_waiting(
+    record: Record,
+    *,
+    now: float,
+    workers: Sequence[WorkerInfo] | None = None,
+    holders: Mapping[str, str] | None = None,
+) -> str:
     """Return the reason for which a run waits, in one line, terminal control characters escaped; empty if it doesn't.
+
+    A run that no live worker watches waits for one, also while its flow runs.
 
     Args:
         record: the run.
         now: the server's clock, in seconds since the epoch.
         workers: the live ones; None if they aren't known, which leaves out what a queued run waits for.
+        holders: the live workers that hold shards, by shard; None if they aren't known.
     """
-    if record.terminal or record.foreign or record.settled is not None:
+    if record.terminal or record.foreign:
+        return ""
+    if holders is not None and owned_by_shard(record) and record.owner not in holders:
+        return escaped(f"no live worker watches it: none holds shard {record.owner}")
+    if record.settled is not None:
         return ""
     return escaped(_reason(record, now, workers))
 

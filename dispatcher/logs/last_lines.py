@@ -41,6 +41,14 @@ def store_last_lines(
     return tuple(line.text for line in lines[-TAIL:])
 
 
+def last_line_number(logs: Logs, run_id: str, attempt: int) -> int:
+    """Return the number of an attempt's last line, after which another process counts on; 0 if there is none."""
+    with suppress(Malformed):
+        if lines := logs.tail(run_id, 1, attempt=attempt):
+            return lines[-1].number
+    return 0
+
+
 def stored_last_lines(logs: Logs, run_id: str, attempt: int, count: int) -> tuple[str, ...]:
     """Return the texts of the last ``count`` lines that an attempt has in its log; none if the log can't be read.
 

@@ -6,13 +6,17 @@ Used by :mod:`dispatcher.logs.capture`, and for the tasks of Dask workers.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TextIO
 
 PutLine = Callable[[str], object]
+
+_MOST_UNECHOED = 64  # pieces of a line that are kept before they are echoed
 
 
 class LineSplitter:
@@ -71,7 +75,8 @@ class CapturedStream(io.TextIOBase):
         original: the stream that this one replaces.
         fd: that stream's descriptor, to which a forked child writes.
         longest, on_partial: see :class:`LineSplitter`.
-        echo: another stream to write to, if any.
+        echo: another stream to write to, if any. It gets a line of stdout when the line ends, or at a flush: each write
+            there is a system call, and print() writes every argument and separator by itself.
     """
 
     encoding = "utf-8"
@@ -92,6 +97,7 @@ class CapturedStream(io.TextIOBase):
         self._original = original
         self._fd = fd
         self._echo = echo
+        self._unechoed: deque[str] = deque()
         self._retired = False
         self._pid = os.getpid()
         self._bytes: _Bytes | None = None
@@ -107,13 +113,26 @@ class CapturedStream(io.TextIOBase):
             self._original.write(text)
         else:
             if self._echo is not None:
-                self._echo.write(text)
+                self._unechoed.append(text)
+                if self._fd == 2 or "\n" in text or "\r" in text or len(self._unechoed) >= _MOST_UNECHOED:
+                    self._write_echo(self._echo)
             self._splitter.feed(text, threading.get_ident())
         return len(text)
 
     def end(self) -> None:
         """End all partial lines."""
         self._splitter.end()
+        if self._echo is not None:
+            self._write_echo(self._echo)
+
+    def _write_echo(self, echo: TextIO) -> None:
+        """Write to the echo what isn't there yet. Other threads may add to it meanwhile."""
+        pieces = []
+        with contextlib.suppress(IndexError):
+            while True:
+                pieces.append(self._unechoed.popleft())
+        if pieces:
+            echo.write("".join(pieces))
 
     def end_line_of_this_thread(self) -> None:
         """End the partial line of this thread, so that its next output starts a new one."""
@@ -133,6 +152,8 @@ class CapturedStream(io.TextIOBase):
     def flush(self) -> None:
         if os.getpid() != self._pid:  # the buffered text is the parent's to write
             return
+        if self._echo is not None and not self._retired:
+            self._write_echo(self._echo)
         stream = self._original if self._retired else self._echo
         if stream is not None:
             stream.flush()

@@ -24,7 +24,10 @@ class Inbox(ABC):
     def read(
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
-        """Return entries behind position ``after``, each with its position; wait up to ``block`` seconds for one."""
+        """Return entries behind position ``after``, each with its position; wait up to ``block`` seconds for one.
+
+        Each has the field ``time``: when it was added, by the server's clock, in seconds since the epoch.
+        """
 
     @abstractmethod
     def wait(self, shards: Collection[str], *, block: float) -> bool:

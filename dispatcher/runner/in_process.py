@@ -20,8 +20,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dispatcher.code.activation import BundleImporter
-from dispatcher.errors import Malformed, Refused, RunInterrupt, ServerUnavailable, UnknownRun
+from dispatcher.errors import Refused, RunInterrupt, ServerUnavailable, UnknownRun
 from dispatcher.logs.capture import Capture, captured
+from dispatcher.logs.last_lines import last_line_number
 from dispatcher.records.base import Records
 from dispatcher.records.runs import Transition
 from dispatcher.records.snapshot import Snapshot
@@ -166,7 +167,9 @@ def call_on_exit(  # noqa: PLR0913 - the public signature
             failpoint("exit.begun", record.id)
             running.epoch = attempt.record.epoch
             on_claimed(attempt.record)
-            with attempt.captured(settings, fds, after=_last_line_number(records, attempt.record)) as capture:
+            with attempt.captured(
+                settings, fds, after=last_line_number(records.logs, record.id, record.attempt)
+            ) as capture:
                 exit_call = copy_context().run(_load_and_call_exit, attempt, loader, contained)
             failpoint("exit.called", record.id)
             ended = attempt.finish(None, exit_call)
@@ -325,11 +328,3 @@ def _load_and_call_exit(attempt: _Attempt, loader: Loader, contained: bool) -> E
         return ExitCall.NOT_CALLED
     outcome = attempt.record.outcome or Outcome()
     return call_exit(invocation, outcome.state, exception)
-
-
-def _last_line_number(records: Records, record: Record) -> int:
-    """Return the number of the attempt's last line, after which this process goes on counting."""
-    with contextlib.suppress(Malformed):
-        if lines := records.logs.tail(record.id, 1, attempt=record.attempt):
-            return lines[-1].number
-    return 0

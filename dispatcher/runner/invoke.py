@@ -58,6 +58,10 @@ def _nothing() -> tuple[str, ...]:
     return ()
 
 
+def _ignore() -> None:
+    """Do nothing when the flow has ended."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Invocation:
     """One loaded attempt.
@@ -66,7 +70,7 @@ class Invocation:
     which), and raises InvalidInput if it can't. ``log_tail`` returns the last lines logged so far. ``failed`` is set if
     the flow could not be loaded: then only its ``on_exit`` is called. ``prepare`` is called before ``on_start``, where
     the flow can be interrupted already. ``explain`` corrects an outcome by what the place where the flow runs knows of
-    it.
+    it. ``flow_ended`` is called as soon as the flow has returned or raised.
     """
 
     run_id: str
@@ -84,6 +88,7 @@ class Invocation:
     failed: Outcome | None = None
     prepare: Callable[[], None] | None = None
     explain: Callable[[Outcome], Outcome] = _as_it_is
+    flow_ended: Callable[[], None] = _ignore
 
 
 def invoke(invocation: Invocation, *, settle: Callable[[Outcome], None]) -> tuple[Outcome, ExitCall]:
@@ -167,6 +172,7 @@ def _run(invocation: Invocation) -> tuple[Outcome, BaseException | None]:
         result = invocation.guard.run(lambda: in_parent_only(lambda: _body(invocation)))
     except BaseException as error:  # SystemExit and KeyboardInterrupt, too, end only the flow and not its runner
         raised = error
+    invocation.flow_ended()
     invocation.guard.afterwards = RAISED if raised is not None else RETURNED
     if raised is not None:  # not in the except clause, because serializing the exception calls the user's code
         return _outcome_of(raised, invocation), raised

@@ -66,14 +66,14 @@ class ClusterState:
             Malformed: it is no such state.
         """
         parsed = Fields(data, "workers")
-        given = {name for name in ("cause", "last_loss", "failure") if parsed.data.get(name) is not None}
+        present = {name for name in ("cause", "last_loss", "failure") if parsed.data.get(name) is not None}
         return cls(
             **{name: parsed.whole(name, 0) for name in ("least", "wanted", "running", "lost", "unjoined")},
             ready=parsed.flag("ready", False),
-            cause=word(Cause, parsed.get("cause"), "workers: cause") if "cause" in given else None,
+            cause=word(Cause, parsed.get("cause"), "workers: cause") if "cause" in present else None,
             message=parsed.text("message", ""),
-            last_loss=WorkerLoss.from_json(parsed.get("last_loss")) if "last_loss" in given else None,
-            failure=Outcome.from_json(parsed.get("failure")) if "failure" in given else None,
+            last_loss=WorkerLoss.from_json(parsed.get("last_loss")) if "last_loss" in present else None,
+            failure=Outcome.from_json(parsed.get("failure")) if "failure" in present else None,
             others=parsed.but(_OWN_FIELDS),
         )
 

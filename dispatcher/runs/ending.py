@@ -40,7 +40,7 @@ def not_started(record: Record, cause: Cause | None, message: str) -> Outcome:
     Args:
         record: the run.
         cause: why it waited when that was last seen; None if it never was.
-        message: what came with the cause.
+        message: what it waited for.
     """
     text = f"not started within {record.spec.options.start_within:g} s"
     return Outcome(
@@ -48,7 +48,7 @@ def not_started(record: Record, cause: Cause | None, message: str) -> Outcome:
     )
 
 
-def end(
+def end(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     outcome: Outcome,
@@ -56,6 +56,8 @@ def end(
     *,
     times: Mapping[str, Mapping[str, float]] | None = None,
     final: bool = False,
+    at: float | None = None,
+    created: bool = True,
 ) -> Change:
     """End the attempt of a record. Another follows if the retry policy says so and the signature holds.
 
@@ -66,7 +68,10 @@ def end(
         exit_call: the progress of ``on_exit``; None if it isn't known.
         times: the times of its infrastructure, if more are known than the record holds.
         final: no attempt follows, whatever the policy says.
+        at: when it ended, if that was before; a time before its start, or after ``now``, is ignored.
+        created: its request may have created something, which is torn down.
     """
+    at = past(record, now, at)
     outcome = as_cancelled(record, outcome)
     workers = record.workers
     done = record.but(
@@ -79,20 +84,28 @@ def end(
         wait=None,
         workers=None if workers is None else workers.over(),
         times=times or record.times,
-        leftovers=(*record.leftovers, *_infrastructure(record, now)),
+        leftovers=(*record.leftovers, *(_infrastructure(record, now) if created else ())),
     )
     retry = retry_decision(record, outcome.cause)
     repeats = retry.repeat and record.verified and not final  # the policy of an unsigned spec isn't honoured
     if repeats and record.state is not State.CANCELLING:
-        return _repeat(record, done, now, delay=retry.delay, free=retry.free)
+        return _repeat(record, done, now, at, delay=retry.delay, free=retry.free)
     if repeats:  # cancelled after the outcome was settled: no attempt follows
         message = f"cancelled before it was repeated after {outcome.cause}: {outcome.message}"
         outcome = Outcome(
             cause=Cause.CANCELLED, message=message, traceback=outcome.traceback, log_tail=outcome.log_tail
         )
         done = done.but(outcome=outcome)
-    after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=now)
-    return Change(before=record, after=after, events=(_exited(after, now, final=True),), use=use.over(record))
+    after = done.but(state=advance(record.state, state_of(outcome.cause)), ended_at=at)
+    return Change(before=record, after=after, events=(_exited(after, at, final=True),), use=use.over(record))
+
+
+def past(record: Record, now: float, at: float | None) -> float:
+    """Return ``at`` if the attempt may have ended then, else ``now``. Times of whole seconds may precede its start."""
+    start = record.started_at if record.started_at is not None else record.queued_at
+    if at is None or not start - 1.0 < at <= now:
+        return now
+    return max(at, start)
 
 
 def retry_decision(record: Record, cause: Cause | None) -> RetryDecision:
@@ -101,7 +114,7 @@ def retry_decision(record: Record, cause: Cause | None) -> RetryDecision:
     return record.spec.retry.after(cause, used=record.retries_used, free_used=record.free_retries, seed=seed)
 
 
-def _repeat(record: Record, done: Record, now: float, *, delay: float, free: bool) -> Change:
+def _repeat(record: Record, done: Record, now: float, at: float, *, delay: float, free: bool) -> Change:
     """End this attempt and let the next one wait until it is due. One without a delay is queued in the same step."""
     after = done.but(
         state=advance(record.state, State.AWAITING_RETRY),
@@ -110,7 +123,7 @@ def _repeat(record: Record, done: Record, now: float, *, delay: float, free: boo
         retries_used=record.retries_used + (not free),
         free_retries=record.free_retries + free,
     )
-    exited = _exited(after, now, final=False, due=now + delay)
+    exited = _exited(after, at, final=False, due=now + delay)
     following = after.but(
         attempt=record.attempt + 1, holder="", request=None, handle=None, started_at=None, settled_at=None,
         last_cause=None, last_message="", paused=0.0, exit_call=ExitCall.NONE, outcome=None, workers=None,

@@ -16,7 +16,7 @@ from dispatcher.errors import Refused
 from dispatcher.runs import use
 from dispatcher.runs.change import CALL_ON_EXIT, Change, event, ring_for
 from dispatcher.runs.cluster_state import ClusterState
-from dispatcher.runs.ending import as_cancelled, end, not_started, requeue, retry_decision
+from dispatcher.runs.ending import as_cancelled, end, not_started, past, requeue, retry_decision
 from dispatcher.runs.events import Event, EventKind
 from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
@@ -119,17 +119,20 @@ def claim_attempt(record: Record, now: float, *, attempt: int, holder: str, at: 
     return Change(before=record, after=after.but(exit_call=_exit_to_come(record)), events=events)
 
 
-def settle(record: Record, now: float, *, epoch: int, outcome: Outcome) -> Change | None:
-    """Store the outcome before ``on_exit`` is called, so that it survives the death of the process."""
+def settle(record: Record, now: float, *, epoch: int, outcome: Outcome, at: float | None = None) -> Change | None:
+    """Store the outcome before ``on_exit`` is called, so that it survives the death of the process.
+
+    ``at``: when the flow ended, if that was before.
+    """
     _fence(record, epoch)
     if record.settled_at is not None:
         return None
     exit_call = ExitCall.BEGUN if record.exit_call is ExitCall.WAITING else record.exit_call
-    after = record.but(outcome=as_cancelled(record, outcome), settled_at=now, exit_call=exit_call)
+    after = record.but(outcome=as_cancelled(record, outcome), settled_at=past(record, now, at), exit_call=exit_call)
     return Change(before=record, after=after)
 
 
-def finish(
+def finish(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     *,
@@ -137,20 +140,24 @@ def finish(
     outcome: Outcome | None = None,
     exit_call: ExitCall | None = None,
     corrected: bool = False,
+    at: float | None = None,
+    created: bool = True,
 ) -> Change | None:
     """End the attempt in a terminal state, or in AWAITING_RETRY if another follows; always with its ``exited`` event.
 
     An outcome that was settled before takes precedence over ``outcome``, unless that one is ``corrected`` by later
-    findings.
+    findings. ``at``: when the attempt ended, if that was before. An attempt for which nothing was ``created`` leaves
+    nothing to tear down.
     """
     if record.terminal and record.epoch == epoch:
         return None
     _fence(record, epoch)
     final_outcome = outcome if corrected else record.outcome or outcome
-    return end(record, now, final_outcome or Outcome(cause=Cause.RESULT_MISSING), exit_call)
+    outcome = final_outcome or Outcome(cause=Cause.RESULT_MISSING)
+    return end(record, now, outcome, exit_call, at=at, created=created)
 
 
-def abandon(
+def abandon(  # noqa: PLR0913 - one keyword per fact of an end
     record: Record,
     now: float,
     *,
@@ -159,20 +166,23 @@ def abandon(
     here: bool = False,
     times: Mapping[str, float] | None = None,
     corrected: bool = False,
+    at: float | None = None,
 ) -> Change | None:
     """End the attempt of a dead runner, or ring for a fresh pool process to call an ``on_exit`` that wasn't begun.
 
     For an attempt with infrastructure of its own, that happens only if the worker's settings allow it (``here``); else
-    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure. An outcome that was settled
-    before takes precedence, unless ``outcome`` is ``corrected`` by later findings.
+    its ``exited`` event says ``not called``. ``times`` are those of its infrastructure. The attempt ended when they
+    say, or at ``at``. An outcome that was settled before takes precedence, unless ``outcome`` is ``corrected`` by later
+    findings.
     """
     if record.terminal or record.state is State.AWAITING_RETRY:
         return None
     _fence(record, epoch)
     timed = record.but(times=record.timed(record.attempt, times))
     settled = None if corrected else record.outcome
+    at = at if at is not None else (times or {}).get("finished")
     if record.exit_call is ExitCall.BEGUN:
-        return end(record, now, settled or outcome, ExitCall.INTERRUPTED, times=timed.times)
+        return end(record, now, settled or outcome, ExitCall.INTERRUPTED, times=timed.times, at=at)
     if record.exit_call is ExitCall.WAITING and record.verified and (record.request is None or here):
         after = timed.but(
             outcome=settled or as_cancelled(record, outcome),
@@ -183,7 +193,7 @@ def abandon(
             owner="",
         )
         return Change(before=record, after=after, ring=ring_for(after, CALL_ON_EXIT))
-    return end(record, now, settled or outcome, None, times=timed.times)
+    return end(record, now, settled or outcome, None, times=timed.times, at=at)
 
 
 def begin_exit(record: Record, now: float, *, owner: str, holder: str) -> Change | None:
@@ -296,7 +306,7 @@ def tick(record: Record, now: float) -> Change | None:
             return end(record, now, record.outcome or Outcome(cause=Cause.UNKNOWN), ExitCall.NOT_CALLED)
         return Change(before=record, after=record.but(due_at=now + 2 * EXIT_RING), ring=ring_for(record, CALL_ON_EXIT))
     if record.state in UNSTARTED and record.start_by is not None and record.start_by <= now:
-        outcome = not_started(record, record.last_cause, record.last_message)
+        outcome = not_started(record, record.last_cause, _waited_for(record))
         if not record.verified and retry_decision(record, outcome.cause).repeat:
             return None
         return end(record, now, outcome, None)
@@ -308,6 +318,17 @@ def _fence(record: Record, epoch: int) -> None:
         raise Refused(f"epoch {epoch} of run {record.id} was passed: it is {record.epoch} now")
     if record.state not in HELD:
         raise Refused(f"run {record.id} is {record.state}: nobody holds it")
+
+
+def _waited_for(record: Record) -> str:
+    """Return what a run that hasn't started waited for: the message of its cause, and what was noted last where that
+    has another cause or none."""
+    wait, message = record.wait, record.last_message
+    if wait is None or not wait.text:
+        return message
+    if record.last_cause is None or not message:
+        return wait.text
+    return message if wait.cause is record.last_cause else f"{message}; at last: {wait.text}"
 
 
 def _exit_to_come(record: Record) -> ExitCall:

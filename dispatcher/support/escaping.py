@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from dispatcher.support.short_repr import short_repr
+
 #: Most characters of a value in an error message.
 LONGEST = 80
 
@@ -34,8 +36,8 @@ def escaped_lines(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value for an error message: its repr, escaped and truncated."""
-    text = escaped(repr(value))
+    """Return a value for an error message: its repr, escaped and truncated. No more of it is read than is shown."""
+    text = escaped(short_repr(value, LONGEST)[: LONGEST + 1])
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 

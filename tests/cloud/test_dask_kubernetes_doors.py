@@ -1,4 +1,4 @@
-"""What strangers reach of a Dask cluster in pods, and how its pages are reached: on one run that holds its cluster."""
+"""Access of strangers to a Dask cluster in pods, and the way to its pages: on one run that holds its cluster."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def stranger(sandbox: DaskSandbox, worker_image: str) -> str:
 
 @pytest.fixture(scope="module")
 def listening(sandbox: DaskSandbox, run: Run[str]) -> dict[str, set[tuple[str, int]]]:
-    """Where each pod of the run listens: ``open`` or ``loopback``, and the port, by the pod's address."""
+    """Ports at which each pod of the run listens: ``open`` or ``loopback``, and the port, by the pod's address."""
     return {
         pod["status"]["podIP"]: {
             (words[0], int(words[1]))

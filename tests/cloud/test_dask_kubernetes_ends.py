@@ -1,4 +1,4 @@
-"""How runs with Dask clusters end on a real cluster: stopped at any moment, or never complete. Nothing is left of any.
+"""Ends of runs with Dask clusters on a real cluster: stopped at any moment, or never complete. Nothing is left of any.
 
 All are submitted at once; each test then waits for its own.
 """

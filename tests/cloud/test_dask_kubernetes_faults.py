@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -103,22 +104,26 @@ def test_the_next_worker_goes_on_with_the_same_dask_workers(sandbox: DaskSandbox
     before = names_by_uid(sandbox, run)
     first.kill()
     second = sandbox.start_worker()
-    seen: dict[str, str] = {}
+    pods: dict[str, str] = {}
 
     def ended() -> bool:
-        seen.update(names_by_uid(sandbox, run))
-        return run.state.terminal
+        pods.update(names_by_uid(sandbox, run))
+        return run.done()
 
     sandbox.wait_until(ended, "the run's end", timeout=120)
     sandbox.expect_end(run, State.SUCCEEDED)
     assert len(run.result()) == 3
-    assert before.items() <= seen.items(), "none was made again"
-    assert max(Counter(seen.values()).values()) == 1, "no name had two pods"
+    assert before.items() <= pods.items(), "none was made again"
+    assert max(Counter(pods.values()).values()) == 1, "no name had two pods"
     second.end()
 
 
 def phases(sandbox: DaskSandbox, run: Run[Any]) -> set[str]:
     return {pod["status"]["phase"] for pod in k8s.items("pods", sandbox.name, f"flow_run_id={run.id},{WORKER}")}
+
+
+def _have_ended(sandbox: DaskSandbox, run: Run[Any]) -> bool:
+    return phases(sandbox, run) <= {"Succeeded", "Failed"}
 
 
 def test_dask_workers_end_by_themselves_when_nobody_supervises(
@@ -137,9 +142,8 @@ def test_dask_workers_end_by_themselves_when_nobody_supervises(
     sandbox.wait_until_started(ending, event="held")
     begin = time.monotonic()
     for run in (ending, deleted):
-        sandbox.wait_until(
-            lambda run=run: phases(sandbox, run) <= {"Succeeded", "Failed"}, "the end of its Dask workers", timeout=60
-        )
+        have_ended = partial(_have_ended, sandbox, run)
+        sandbox.wait_until(have_ended, "the end of its Dask workers", timeout=60)
     print(f"ended by themselves within {time.monotonic() - begin:.1f} s")  # noqa: T201
     sandbox.start_worker()
     sandbox.expect_end(ending, State.SUCCEEDED)

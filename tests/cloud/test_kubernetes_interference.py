@@ -68,6 +68,38 @@ def test_a_pod_without_its_job_survives_a_new_worker(sandbox: Sandbox, worker: W
     assert sandbox.server.count_of(later, "on_exit CANCELLED") == 1
 
 
+def test_a_secret_deleted_before_its_pod_has_mounted_it_is_created_again(sandbox: Sandbox, worker: Worker) -> None:
+    gate = "example.com/later"
+    pod = {"schedulingGates": [{"name": gate}], "containers": [{"name": "flow"}]}
+    spec = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": pod}}}
+    run = sandbox.submit(flows.add, {"a": 1, "b": 2}, environment={"job_spec": spec})
+    [held] = sandbox.wait_until(lambda: sandbox.pods(run), "its pod")
+    secret = name_of(sandbox, "secrets", run)
+    k8s.kubectl("delete", "secret", secret, "-n", sandbox.name)
+    patch = json.dumps({"spec": {"schedulingGates": None}})
+    k8s.kubectl("patch", "pod", held["metadata"]["name"], "-n", sandbox.name, "--type=merge", "-p", patch)
+    sandbox.wait_until(
+        lambda: "Secret with its runner's credentials is missing" in "\n".join(sandbox.client.explain(run)),
+        "the reason in the output of explain",
+    )
+    sandbox.expect_end(run, State.SUCCEEDED, timeout=240)
+
+
+@pytest.mark.parametrize("target", ["job", "pod", "parallelism"])
+def test_who_ended_a_pod_is_told_apart(target: str, sandbox: Sandbox, worker: Worker) -> None:
+    run = started(sandbox, 300)
+    job = name_of(sandbox, "jobs", run)
+    [pod] = sandbox.pods(run)
+    if target == "parallelism":
+        k8s.kubectl("patch", "job", job, "-n", sandbox.name, "--type=merge", "-p", '{"spec":{"parallelism":0}}')
+    else:
+        name = job if target == "job" else pod["metadata"]["name"]
+        k8s.kubectl("delete", target, name, "-n", sandbox.name, "--wait=false")
+    error = sandbox.expect_end(run, State.CRASHED, Cause.KILLED)
+    words = {"job": "its Job was deleted", "pod": "its pod was deleted", "parallelism": "spec.parallelism was set to 0"}
+    assert words[target] in str(error)
+
+
 def test_a_pod_without_its_job_and_without_a_run_is_listed_and_ended(
     sandbox: Sandbox, worker: Worker, image: str
 ) -> None:

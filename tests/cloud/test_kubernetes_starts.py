@@ -107,6 +107,15 @@ REFUSED_ROWS = {
         'persistentvolumeclaim "nope" not found',
         {"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "nope"}}]},
     ),
+    "missing template of a resource claim": Row(
+        Cause.CONFIG_ERROR,
+        'resource claim template "nope"',
+        {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "nope"}]},
+        ends=True,
+    ),
+    "a node that doesn't exist": Row(
+        Cause.UNSCHEDULABLE, "its pod names node nowhere (spec.nodeName)", {"nodeName": "nowhere"}, ends=True
+    ),
     "no such node": Row(Cause.UNSCHEDULABLE, "affinity/selector", {"nodeSelector": {"disk": "none-such"}}),
     "a scheduling gate": Row(
         Cause.UNSCHEDULABLE, "example.com/later", {"schedulingGates": [{"name": "example.com/later"}]}

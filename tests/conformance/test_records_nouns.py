@@ -224,7 +224,10 @@ def test_reports_come_in_order_and_are_dropped_up_to_a_position(records: Records
         records.inbox.report("s/0", {"n": str(number), "text": "ü"})
     records.inbox.report("other/0", {"n": "9"})
     reports = records.inbox.read("s/0")
-    assert [entry for _, entry in reports] == [{"n": str(number), "text": "ü"} for number in range(5)]
+    times = [float(entry["time"]) for _, entry in reports]
+    assert times == sorted(times)
+    assert times[-1] == pytest.approx(records.runs.now(), abs=30.0), "by the server's clock"
+    assert [(entry["n"], entry["text"]) for _, entry in reports] == [(str(number), "ü") for number in range(5)]
     assert records.inbox.read("s/0", after=reports[1][0], limit=2) == reports[2:4]
     records.inbox.drop("s/0", until=reports[2][0])
     assert records.inbox.read("s/0") == reports[3:]

@@ -268,6 +268,13 @@ def test_a_timeout_is_heard_by_the_flow(make: Make, start: Start, tmp_path: Path
     assert assigned.report_of(ReportKind.EXITED).outcome.cause is Cause.DEADLINE
 
 
+@pytest.mark.parametrize("days", [25, 100_000])
+def test_a_timeout_may_be_longer_than_the_system_can_wait_at_once(make: Make, start: Start, days: int) -> None:
+    runner = start(make(double, parameters={"number": 1}, timeout=days * 86400))
+    assert runner.wait() == 0
+    assert "Traceback" not in runner.output
+
+
 def test_a_flow_deaf_to_its_timeout_is_killed_after_stop_grace(make: Make, start: Start, tmp_path: Path) -> None:
     assigned = make(
         ignores_interrupts, parameters={"path": str(tmp_path / "on")}, timeout=5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from dispatcher.errors import CancelInterrupt, PreemptInterrupt, RunInterrupt, T
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs.states import Cause, State
 from tests.integration.runners import AssignedRun, RunnerProcess
-from tests.integration.workers import Bench, Worker
+from tests.integration.workers import ROOT, Bench, Worker
 
 pytestmark = pytest.mark.integration
 
@@ -55,6 +56,51 @@ def test_it_is_one_in_a_container_too(bench: Bench, tmp_path: Path) -> None:
         outcome = runner.assigned.report_of(ReportKind.EXITED).outcome
         assert (outcome.cause, outcome.reason) == (Cause.USER_ERROR, "PreemptInterrupt")
         assert outcome.message == "by the flow"
+    finally:
+        runner.end()
+
+
+@pytest.mark.parametrize(("module", "claimed"), [("redis", False), ("cloudpickle", True)])
+def test_a_module_that_the_image_lacks_is_named(bench: Bench, tmp_path: Path, module: str, claimed: bool) -> None:
+    """The runner loads most of its modules only after the claim."""
+    without = tmp_path / "without"
+    without.mkdir()
+    (without / f"{module}.py").write_text(f'raise ModuleNotFoundError("No module named {module!r}")\n')
+    assigned = AssignedRun(bench, tmp_path, interrupts_itself, parameters={"kind": "PreemptInterrupt"})
+    runner = RunnerProcess(assigned, variables={"PYTHONPATH": f"{without}{os.pathsep}{ROOT}"})
+    assert runner.wait() == 1, runner.output
+    last = f"ModuleNotFoundError: No module named {module!r}"
+    assert runner.message is not None
+    assert (runner.message.cause, f"{runner.message.reason}: {runner.message.message}") == ("start_failed", last)
+    if not claimed:
+        return
+    outcome = assigned.report_of(ReportKind.DIED).outcome
+    assert outcome.cause is Cause.START_FAILED
+    assert f"{outcome.reason}: {outcome.message}" == last
+
+
+class SlowText(Exception):
+    def __str__(self) -> str:
+        time.sleep(3)
+        return "slow"
+
+
+@flow
+def stops_at_once() -> None:
+    try:
+        time.sleep(60)
+    except BaseException:
+        raise SlowText from None
+
+
+def test_a_flow_that_stops_at_once_did_so_however_long_its_exception_takes(bench: Bench, tmp_path: Path) -> None:
+    """As on a busy node: what it raised is described long after ``stop_grace``."""
+    assert bench.settings.timing.stop_grace < 2
+    runner = RunnerProcess(AssignedRun(bench, tmp_path, stops_at_once, timeout=5))
+    try:
+        assert runner.wait() == 0, runner.output
+        outcome = runner.assigned.report_of(ReportKind.EXITED).outcome
+        assert (outcome.cause, outcome.message) == (Cause.DEADLINE, "ran longer than its timeout")
     finally:
         runner.end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from dispatcher.runner.container.report import Report, ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.attempt import Attempt, shard_of
 from dispatcher.runs.cluster import WorkerReport
-from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.routing import Route
 from dispatcher.serialization import KeyRing
@@ -42,6 +43,7 @@ class ScriptedBackend(Backend):
         self.cancelled: set[str] = set()
         self.discarded: list[tuple[str, bool]] = []
         self.listed: list[Found] = []
+        self.restored: list[tuple[str, list[str]]] = []
         self.block: threading.Event | None = None
         self.drop = False  #: poll leaves out what it has no observation of
         self.changed: Changed = lambda key, run_id: None
@@ -61,6 +63,9 @@ class ScriptedBackend(Backend):
         self.polled += len(handles)
         answers = [self.observations.get(str(handle["name"]), Observation(phase=Phase.RUNNING)) for handle in handles]
         return [item for item in answers if item is not None] if self.drop else answers
+
+    def restore(self, handle: Handle, secrets: Mapping[str, str]) -> None:
+        self.restored.append((str(handle["name"]), sorted(secrets)))
 
     def cancel(self, handle: Handle | None, request: Request | None) -> bool:
         self.cancelled.add(str((handle or request or {})["name"]))
@@ -152,14 +157,17 @@ class Scene:
 
     Args:
         backend: a backend with more powers than the plain one.
+        clock: the server's.
         timing: settings.
     """
 
-    def __init__(self, backend: ScriptedBackend | None = None, **timing: float) -> None:
+    def __init__(
+        self, backend: ScriptedBackend | None = None, *, clock: Callable[[], float] = time.time, **timing: float
+    ) -> None:
         settings = Settings.load(
             url="redis://nowhere", signing_keys=json.dumps({"k": "a secret of these tests"}), timing=timing
         )
-        records = open_memory()
+        records = open_memory(clock=clock)
         self.counting = CountingRuns(records.runs)
         self.records: Records = replace(records, runs=self.counting)  # type: ignore[arg-type]
         self.backend = backend or ScriptedBackend()
@@ -208,7 +216,12 @@ class Scene:
         wait_until(ticked, awaited)
 
     def report(
-        self, record: Record, about: ReportKind, outcome: Outcome | None = None, workers: WorkerReport | None = None
+        self,
+        record: Record,
+        about: ReportKind,
+        outcome: Outcome | None = None,
+        exit_call: ExitCall | None = None,
+        workers: WorkerReport | None = None,
     ) -> None:
         assert record.request is not None
         token = self.keys.token(record.id, 1, record.request["epoch"])
@@ -217,6 +230,7 @@ class Scene:
             attempt=record.attempt,
             kind=about,
             outcome=outcome or Outcome(),
+            exit_call=exit_call,
             holder="pod" if about is ReportKind.CLAIMED else "",
             workers=workers,
         )

@@ -298,6 +298,7 @@ def test_the_image_travels_but_not_the_arguments_of_its_build() -> None:
         ({"env_vars": {"A B": "c"}}, "env_vars: 'A B'"),
         ({"env_vars": {"A": "b\nc"}}, "without control characters"),
         ({"env_vars": {"A": "b\rRUN id"}}, "without control characters"),
+        ({"env_vars": {"A": "x" * 2**17}}, "env_vars: A is too large"),
         ({"env_vars": {"A": "\ud800"}}, "without control characters"),
         ({"python_dependencies": ["pandas\nRUN id"]}, "without control characters"),
         ({"files": {"/a": "/b\nRUN id"}}, "has no control characters"),

@@ -123,6 +123,15 @@ def test_the_end() -> None:
     ]
 
 
+def test_a_message_that_ends_with_a_period_gets_no_second_one() -> None:
+    outcome = Outcome(cause=Cause.UNSCHEDULABLE, message="0/1 nodes are available: 1 Insufficient cpu.")
+    leftover = {"attempt": 1, "request": None, "handle": None, "pending": "it is kept."}
+    record = queued(NOW - 1).but(state=State.CRASHED, outcome=outcome, ended_at=NOW, leftovers=(leftover,))
+    lines = explain(record, now=NOW, workers=[])
+    assert lines[1] == "Cause: unschedulable; 0/1 nodes are available: 1 Insufficient cpu."
+    assert lines[-1] == "Attempt 1: it is kept."
+
+
 def test_a_good_end() -> None:
     record = queued(NOW - 1).but(state=State.SUCCEEDED, ended_at=NOW, outcome=Outcome())
     assert explain(record, now=NOW, workers=[]) == ["It has ended as SUCCEEDED, 1.0 s after its submit."]

@@ -51,6 +51,25 @@ def test_everything_in_its_order() -> None:
     assert context.run_id is None
 
 
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_flows_end_is_told_before_its_outcome_is_made(raises: bool) -> None:
+    calls: list[str] = []
+
+    class Late(Exception):
+        def __str__(self) -> str:
+            calls.append("text")
+            return ""
+
+    def body() -> None:
+        calls.append("body")
+        if raises:
+            raise Late
+
+    invoke(invocation(body, flow_ended=lambda: calls.append("ended")), settle=lambda _: None)
+    assert calls[:2] == ["body", "ended"]
+    assert ("text" in calls) is raises
+
+
 def test_without_on_exit_nothing_is_settled() -> None:
     def never(_outcome: Outcome) -> None:
         raise AssertionError("there is nothing to settle for")

@@ -180,6 +180,9 @@ def test_a_quota_queue_that_suspends_a_running_job_preempts_the_attempt() -> Non
     gone = ended(record, Observation(phase=Phase.GONE, cause=Cause.KILLED, reason="deleted"), 4)
     assert gone.outcome is not None
     assert (gone.state, gone.outcome.cause) == (State.CRASHED, Cause.PREEMPTED)
+    assert gone.outcome.message == "evicted by the queue"
+    stopped = Outcome(cause=Cause.PREEMPTED, reason="PreemptInterrupt", message="told to stop")
+    assert explained(record, stopped, observation, 4).message == "evicted by the queue"
     assert decide(after(t.request_cancel(running(), 3)), observation, 4).delete
 
 

@@ -44,6 +44,17 @@ class FullBackend(FakeBackend):
         raise Transient("exceeded quota", cause=Cause.QUOTA)
 
 
+class DenyingBackend(FullBackend):
+    """Backend whose service refuses each request."""
+
+    def __init__(self, *, nothing_created: bool) -> None:
+        super().__init__()
+        self.nothing_created = nothing_created
+
+    def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
+        raise Permanent("forbidden", cause=Cause.CONFIG_ERROR, nothing_created=self.nothing_created)
+
+
 @pytest.fixture
 def records() -> Records:
     records = trusting(open_memory())
@@ -138,6 +149,20 @@ def test_the_cause_for_which_it_waits_is_noted(records: Records) -> None:
     assert record.owner == record.request["shard"]
     assert record.wait is not None
     assert (record.wait.cause, record.wait.message) == (Cause.QUOTA, record.last_message)
+
+
+@pytest.mark.parametrize("nothing_created", [True, False])
+def test_a_first_request_that_created_nothing_leaves_nothing_to_tear_down(
+    records: Records, nothing_created: bool
+) -> None:
+    record = provisioner(records, DenyingBackend(nothing_created=nothing_created)).provision("run1")
+    assert (record.state, len(record.leftovers)) == (State.CRASHED, 0 if nothing_created else 1)
+
+
+def test_a_request_that_was_sent_before_is_torn_down_though_it_creates_nothing_now(records: Records) -> None:
+    record = provisioner(records, FullBackend()).provision("run1")
+    denying = provisioner(records, DenyingBackend(nothing_created=True))
+    assert len(denying.create(record).leftovers) == 1
 
 
 def test_a_process_makes_each_backend_once() -> None:

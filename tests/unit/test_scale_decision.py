@@ -98,7 +98,7 @@ class Service:
         )
 
     def living(self) -> set[str]:
-        return {name for name, seen in self.alive.items() if seen.phase is not Phase.ENDED}
+        return {name for name, observation in self.alive.items() if observation.phase is not Phase.ENDED}
 
     def disturb(self) -> None:
         """Let something happen to a worker, or to what the runner wants."""
@@ -138,7 +138,7 @@ class Service:
     def step(self, at: float, *, calm: bool) -> ScaleDecision:
         """Act on a decision as the supervisor does; unless it is calm, requests fail and the view lags."""
         if calm or self.random.random() < 0.7:
-            self.seen = [WorkerState(name=name, observation=seen) for name, seen in self.alive.items()]
+            self.seen = [WorkerState(name=name, observation=observation) for name, observation in self.alive.items()]
         for end in self.workers.update(self.report() if calm or self.random.random() < 0.9 else None, self.seen, at):
             self.workers.account(end)
         decision = decide(self.workers.view(ready=bool(self.joined), growing=True))

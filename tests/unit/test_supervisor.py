@@ -10,14 +10,14 @@ from functools import partial
 import pytest
 
 from backends.base import Found, Handle, Observation, Phase, Request, Watched
-from dispatcher.errors import LeasePassed, Transient
+from dispatcher.errors import LeasePassed, Refused, Transient
 from dispatcher.runner.container.report import ReportKind
 from dispatcher.runs import transitions
 from dispatcher.runs.events import EventKind
-from dispatcher.runs.outcome import Outcome
+from dispatcher.runs.outcome import ExitCall, Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.states import Cause, State
-from tests.unit.supervisor_scene import Scene
+from tests.unit.supervisor_scene import Scene, ScriptedBackend
 from tests.waiting import wait_until
 from workers.supervisor import supervisor
 from workers.supervisor.heartbeats import MAX_READ_GAP, Heartbeats
@@ -268,6 +268,47 @@ def test_a_container_whose_end_was_reported_is_not_deleted_at_once(scene: Scene)
     assert {**stored, "torn down": 0.0} == {**times, "torn down": 0.0}
 
 
+def test_a_missing_part_is_created_again_until_the_flow_has_started(scene: Scene) -> None:
+    name = str((scene.provisioned("r1").handle or {})["name"])
+    scene.round()
+    incomplete = Observation(phase=Phase.WAITING, cause=Cause.START_FAILED, reason="FailedMount", incomplete=True)
+    scene.backend.observations[name] = incomplete
+    secrets = sorted(f"DISPATCHER__{name}" for name in ("URL", "RUN__SPEC", "RUN__SEAL", "RUN__TOKEN"))
+    scene.until(lambda: scene.backend.restored == [(name, secrets)], "the restoration")
+    scene.round()
+    assert len(scene.backend.restored) == 1, "it has its pause"
+    scene.update("r1", partial(transitions.claim_attempt, attempt=1, holder="pod"))
+    with pytest.raises(Refused):
+        scene.provisioner.restore("r1", 1)
+    assert len(scene.backend.restored) == len(scene.backend.submits) == 1
+
+
+class KeptBackend(ScriptedBackend):
+    """Backend whose infrastructure is kept, for a reason that a test sets."""
+
+    answer: bool | Transient = False
+
+    def discard(self, handle: Handle | None, request: Request | None, *, claimed: bool) -> bool:
+        if isinstance(self.answer, Transient):
+            raise self.answer
+        return self.answer
+
+
+def test_the_reason_of_a_pending_teardown_is_noted_no_longer_than_it_holds() -> None:
+    backend = KeptBackend()
+    scene = Scene(backend)
+    record = scene.running("r1")
+    scene.round()
+    scene.update("r1", partial(transitions.finish, epoch=record.epoch, outcome=Outcome(cause=Cause.KILLED)))
+    backend.observations[str((record.handle or {})["name"])] = Observation(phase=Phase.ENDED)
+    backend.answer = Transient("teardown pending: node toy", retry_in=0.01)
+    scene.until(lambda: scene.record("r1").leftovers[0].get("pending"), "the reason")
+    backend.answer = False
+    scene.until(lambda: not scene.record("r1").leftovers[0].get("pending"), "the reason's end")
+    backend.answer = True
+    scene.until(lambda: not scene.record("r1").leftovers, "the teardown")
+
+
 def test_orphans_are_deleted_when_found_twice(scene: Scene) -> None:
     scene = Scene(orphan_tick=0.01)
     wanted = scene.provisioned("r1")
@@ -335,3 +376,25 @@ def test_the_exited_event_of_a_container_says_whether_on_exit_was_called(scene: 
     scene.round()
     (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is EventKind.EXITED]
     assert exited.data["on_exit"] == "not called"
+
+
+@pytest.mark.parametrize("exit_call", [ExitCall.CALLED, ExitCall.RAISED, ExitCall.INTERRUPTED, ExitCall.NOT_CALLED])
+def test_an_on_exit_that_the_container_called_for_its_dead_process_is_told(scene: Scene, exit_call: ExitCall) -> None:
+    record = scene.running("r1", on_exit=True, environment={"type": "X", "on_exit": {"ref": "some.module:function"}})
+    killed = Outcome(cause=Cause.KILLED, reason="SIGKILL", message="killed")
+    scene.report(record, ReportKind.SETTLED, killed)
+    scene.round()
+    assert scene.record("r1").exit_call is ExitCall.BEGUN
+    scene.report(record, ReportKind.DIED, killed, exit_call)
+    scene.round()
+    ended = scene.record("r1")
+    assert (ended.state, ended.exit_call) == (State.CRASHED, exit_call)
+    (exited,) = [event for event in scene.records.events.of("r1")[0] if event.kind is EventKind.EXITED]
+    assert (exited.data["on_exit"], exited.data["cause"]) == (str(exit_call), "killed")
+
+
+def test_an_on_exit_that_the_container_had_no_time_for_is_told_as_before(scene: Scene) -> None:
+    record = scene.running("r1", on_exit=True, environment={"type": "X", "on_exit": {"ref": "some.module:function"}})
+    scene.report(record, ReportKind.DIED, Outcome(cause=Cause.KILLED, message="killed"))
+    scene.round()
+    assert scene.record("r1").exit_call is ExitCall.NOT_CALLED

@@ -17,6 +17,7 @@ from dispatcher.runs.retry import Retry
 from dispatcher.runs.spec import Spec
 from dispatcher.runs.states import TERMINAL, Cause, State
 from dispatcher.runs.value import Value
+from dispatcher.runs.wait import Wait
 from tests.unit.making import make_spec, queued
 
 FAILED = Outcome(cause=Cause.USER_ERROR, reason="ValueError", message="no")
@@ -258,6 +259,23 @@ def test_start_within_ends_with_the_cause_last_seen() -> None:
     assert record.outcome is not None
     assert record.outcome.cause is Cause.UNSCHEDULABLE
     assert t.tick(running(start_within=10), 100) is None
+
+
+def test_start_within_ends_with_what_the_run_waited_for_last() -> None:
+    def message(record: Record) -> str:
+        outcome = after(t.tick(record, 10)).outcome
+        assert outcome is not None
+        return outcome.message
+
+    silent = Wait.of(None, "", "the Job controller says nothing about it")
+    pending = contained(start_within=10)
+    waiting = after(infrastructure.note(pending, 2, wait=silent, visible=True, message=silent.message))
+    assert message(waiting) == "not started within 10 s: the Job controller says nothing about it"
+    full = Wait.of(Cause.QUOTA, "", "exceeded quota")
+    noted = after(infrastructure.note(pending, 2, wait=full, visible=True, cause=full.cause, message=full.message))
+    assert message(noted) == "not started within 10 s: exceeded quota"
+    both = after(infrastructure.note(noted, 3, wait=silent, visible=True, message=silent.message))
+    assert message(both) == f"{message(noted)}; at last: the Job controller says nothing about it"
 
 
 def test_unknown_is_a_flag() -> None:

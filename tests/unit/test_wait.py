@@ -182,7 +182,9 @@ def test_a_shard_is_told_by_the_worker_that_holds_it() -> None:
         return explain(pending(), now=2, workers=[worker()], holders=holders)[0]
 
     assert "watched by worker w1 (process 7 on mars)" in owner({"kubernetes/3": "w1"})
-    assert "watched by worker w9 (not among the live workers)" in owner({"kubernetes/3": "w9"})
+    assert "watched by nobody (no live worker holds shard kubernetes/3; the last was w9: start one, as" in owner(
+        {"kubernetes/3": "w9"}
+    )
     assert "no live worker holds shard kubernetes/3: start one, as `dispatcher worker --backend kubernetes`" in owner(
         {}
     )

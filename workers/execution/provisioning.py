@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from backends.base import Backend, Handle, Request, Scaled
+from backends.base import Backend, Handle, Request, Restoring, Scaled
 from dispatcher.errors import DispatcherError, Permanent, Refused, ServerUnavailable, SpecUsed, Transient
 from dispatcher.records.base import Records
 from dispatcher.records.effects import spec_used
@@ -30,7 +30,7 @@ from dispatcher.runs.cluster_state import ClusterState
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
 from dispatcher.runs.requirements import check_features
-from dispatcher.runs.states import Cause, State
+from dispatcher.runs.states import UNSTARTED, Cause, State
 from dispatcher.runs.wait import Wait
 from dispatcher.serialization import KeyRing
 from dispatcher.serialization.seals import Stored
@@ -182,9 +182,7 @@ class Provisioner:
         request = record.request or {}
         if not unchanged:
             self._check_stored(record, request)
-        variables = self._secrets(record)
-        if self.users is not None:
-            variables |= self.users.make(record)
+        variables = self._variables(record)
         with self._permanent_errors(record, "set_up"):
             backend = self.backend(record.spec.route.backend)
             set_up(self.records, backend, request["body"], worker=self.owner)
@@ -202,6 +200,25 @@ class Provisioner:
             raise
         except Exception as error:
             raise as_permanent(error, record, call, self.owner) from error
+
+    def restore(self, run_id: str, attempt: int) -> None:
+        """Have what is missing of the infrastructure of an attempt that hasn't started created again.
+
+        Raises:
+            Refused: the attempt has started or ended, or nothing may be done with the run.
+            UnknownRun: its record is gone.
+            Permanent, Transient: as :meth:`~backends.base.Restoring.restore`.
+            SealBroken: no worker stored the handle for this attempt.
+        """
+        record, now = self.records.runs.get(run_id)
+        backend, handle = self.backend(record.spec.route.backend), record.handle
+        if not infrastructure.is_open(record, attempt) or record.state not in UNSTARTED or handle is None:
+            raise Refused(f"attempt {attempt} of run {run_id} has started or ended: nothing is created for it")
+        if problem := self.records.runs.vet(record, now):
+            raise Refused(problem)
+        self.keys.engine.check(record.id, attempt, Stored.HANDLE, handle)
+        if isinstance(backend, Restoring):
+            backend.restore(handle, self._variables(record))
 
     def _check_stored(self, record: Record, request: Mapping[str, Any]) -> None:
         """Check that a worker stored the request for this attempt, before it is sent.
@@ -237,7 +254,8 @@ class Provisioner:
         request = record.request or {}
         step: Transition
         if isinstance(answer, Permanent):
-            step = self._end(record, answer)
+            # unless the claim's own write was the last, another worker may have sent the request before
+            step = self._end(record, answer, created=write is None or not answer.nothing_created)
         elif isinstance(answer, Exception):
             if isinstance(answer, Transient) and (answer.cause is not None or lease is not None):  # else a first try
                 self._note_wait(record, answer, lease)
@@ -258,9 +276,9 @@ class Provisioner:
         if step(record, time.time()) is not None:
             try_update(self.records.runs.update, record.id, step, lease=lease)
 
-    def _end(self, record: Record, error: Permanent) -> Transition:
+    def _end(self, record: Record, error: Permanent, *, created: bool = True) -> Transition:
         outcome = Outcome(cause=error.cause, reason=error.reason, message=str(error))
-        return partial(transitions.finish, epoch=record.epoch, outcome=outcome)
+        return partial(transitions.finish, epoch=record.epoch, outcome=outcome, created=created)
 
     def _request(self, record: Record) -> Mapping[str, Any]:
         backend = self.backend(record.spec.route.backend)
@@ -282,6 +300,10 @@ class Provisioner:
             return None
         first = len(backend.first_workers(body))
         return ClusterState(least=first, wanted=first, ready=first == 0)
+
+    def _variables(self, record: Record) -> dict[str, str]:
+        """Return the runner's secrets, with those of the attempt's own user, which is created if it is missing."""
+        return self._secrets(record) | (self.users.make(record) if self.users is not None else {})
 
     def _secrets(self, record: Record) -> dict[str, str]:
         """Return the runner's secrets. They are derived, so that the next owner sends the same."""

@@ -11,13 +11,16 @@ from dispatcher.errors import Permanent, Refused, SealBroken, ServerUnavailable,
 from dispatcher.runs import transitions
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
-from dispatcher.runs.states import HELD, Cause, State
+from dispatcher.runs.states import HELD, UNSTARTED, Cause, State
 from dispatcher.support.failpoints import failpoint
 from workers.execution.provisioning import Provisioner, as_permanent
 from workers.supervisor.backend_requests import BackendRequests
 from workers.supervisor.record_writer import RecordWriter
 
 logger = logging.getLogger(__name__)
+
+#: Seconds between two requests to create a missing part again.
+RESTORE_INTERVAL = 30.0
 
 
 class AttemptRequests:
@@ -52,6 +55,14 @@ class AttemptRequests:
         confirmed = delete(record.handle, (record.request or {}).get("body"))
         failpoint("watch.cancelled", record.id, lost=Transient)
         return confirmed
+
+    def restore(self, record: Record) -> None:
+        """Have a missing part of a run's infrastructure created again, unless its flow has started."""
+        key = ("restoration", record.id, record.attempt)
+        if record.state in UNSTARTED and self._requests.is_due(key):
+            logger.warning("Run %s: a part of its infrastructure is missing, and is created again", record.id)
+            restore = partial(self._provisioner.restore, record.id, record.attempt)
+            self._requests.submit(key, restore, pause=RESTORE_INTERVAL)
 
     def create(self, record: Record) -> None:
         """Send the stored request of a run again, since no answer to it is stored. End the run instead if it was

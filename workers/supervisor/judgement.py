@@ -61,7 +61,8 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
         return Judgement(step=partial(infrastructure.observe, visible=True, times=observation.times), delete=True)
     stopped = observation.paused or observation.suspended
     if stopped and record.state is State.RUNNING:  # preempted by a quota queue or a person: the runner was told to stop
-        return Judgement(step=partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED), delete=True)
+        preempted = partial(infrastructure.observe, visible=True, cause=Cause.PREEMPTED, message=observation.message)
+        return Judgement(step=preempted, delete=True)
     return Judgement(step=partial(_note, observation=observation))
 
 
@@ -109,7 +110,7 @@ def explained(
     if overdue(record, now):
         return replace(outcome, cause=Cause.DEADLINE, reason="timeout", message=_timeout_message(record))
     if record.last_cause is not None and (observation is None or observation.cause in _VAGUE):
-        return replace(outcome, cause=record.last_cause)
+        return replace(outcome, cause=record.last_cause, message=record.last_message or outcome.message)
     if observation is None or observation.cause in _VAGUE - {Cause.KILLED} or _is_echo(observation, outcome):
         return replace(outcome, cause=Cause.KILLED, reason="SIGTERM") if final else outcome
     if observation.tentative and not final and observation.reason == "SIGTERM":
@@ -174,6 +175,7 @@ def _outcome(record: Record, observation: Observation, now: float) -> Outcome:
         cause, message = Cause.DEADLINE, _timeout_message(record)
     elif record.state is State.RUNNING and record.last_cause is not None and cause is Cause.KILLED:
         cause = record.last_cause  # noted before the infrastructure was deleted here
+        message = record.last_message or message
     return Outcome(
         cause=cause,
         reason=observation.reason or observation.phase,

@@ -80,7 +80,8 @@ class Reports:
         self._callbacks_allowed = callbacks_allowed
         self._malformed = MalformedEntries(verifier.records.rejections)
         self._throttle = LogThrottle(logger)
-        self._waiting: dict[str, tuple[Report, Lease, float]] = {}  # run → its end, until when it waits, monotonic
+        # run → its end with the report's time, until when it waits, monotonic
+        self._waiting: dict[str, tuple[Report, float | None, Lease, float]] = {}
         #: Whether the reason of a loss of a run's workers may be found soon.
         self.explains_losses: Callable[[Record], bool] = lambda record: False
 
@@ -112,7 +113,7 @@ class Reports:
 
     def _explain(self, now: float) -> None:
         """End the waiting runs of which the reason is known by now, or won't be."""
-        for run_id, (report, lease, until) in list(self._waiting.items()):
+        for run_id, (report, at, lease, until) in list(self._waiting.items()):
             record = self._cache.get(run_id)
             if record is None or record.attempt != report.attempt:
                 del self._waiting[run_id]
@@ -121,7 +122,7 @@ class Reports:
                 continue
             del self._waiting[run_id]
             try:
-                self._write(record, report, self._step(record, report, now), lease, now)
+                self._write(record, report, self._step(record, report, now, at), lease, now)
             except LeasePassed as error:
                 logger.warning("Run %s is left to the new holder of its shard: %s", run_id, error)
             except (Refused, UnknownRun, Malformed) as error:
@@ -180,12 +181,12 @@ class Reports:
             return
         if record.owner == lease.name and (pause := self._pause_of(record, report, now)):
             self._cache.put(record)
-            self._waiting.setdefault(record.id, (report, lease, time.monotonic() + pause))
+            self._waiting.setdefault(record.id, (report, _time(entry), lease, time.monotonic() + pause))
             if not told_to_stop(report.outcome):  # no later finding changes it
-                settle = partial(transitions.settle, epoch=record.epoch, outcome=report.outcome)
+                settle = partial(transitions.settle, epoch=record.epoch, outcome=report.outcome, at=_time(entry))
                 self._write(record, report, settle, lease, now)
             return
-        at = _time(entry) if report.kind is ReportKind.CLAIMED else None
+        at = _time(entry)
         self._write(record, report, self._step(record, report, now, at), lease, now)
 
     def _pause_of(self, record: Record, report: Report, now: float) -> float:
@@ -213,22 +214,25 @@ class Reports:
         if report.kind is ReportKind.CLAIMED:
             return partial(transitions.claim_attempt, attempt=report.attempt, holder=report.holder, at=at)
         if report.kind is ReportKind.SETTLED:
-            return partial(transitions.settle, epoch=record.epoch, outcome=outcome)
-        if report.kind is ReportKind.DIED:
+            return partial(transitions.settle, epoch=record.epoch, outcome=outcome, at=at)
+        if report.kind is ReportKind.DIED and report.exit_call is None:
             outcome = replace(outcome, log_tail=outcome.log_tail or self._log_tails.sent(record))
             here = self._callbacks_allowed(record)
-            return partial(transitions.abandon, epoch=record.epoch, outcome=outcome, here=here, corrected=corrected)
+            return partial(
+                transitions.abandon, epoch=record.epoch, outcome=outcome, here=here, corrected=corrected, at=at
+            )
         return partial(
             transitions.finish,
             epoch=record.epoch,
             outcome=outcome,
             exit_call=report.exit_call,
             corrected=corrected,
+            at=at,
         )
 
 
 def _time(entry: Mapping[str, str]) -> float | None:
-    """Return when a claim was made, as the server noted it beside the report; None if that can't be read."""
+    """Return when a report was made, as the server noted it beside it; None if that can't be read."""
     with suppress(KeyError, ValueError):
         return float(entry["time"])
     return None

@@ -233,6 +233,8 @@ class Supervisor:
             self._writer.update(record, judgement.step)
         if judgement.delete:
             self._attempt_requests.delete(record)
+        elif observation.incomplete:
+            self._attempt_requests.restore(record)
 
     def _end(self, record: Record, outcome: Outcome, observation: Observation) -> None:
         log_tail = outcome.log_tail or self._log_tails.sent(record)

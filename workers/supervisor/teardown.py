@@ -156,9 +156,11 @@ class Teardown:
         elif isinstance(answer, Exception):
             self._throttle.warn(f"Run {run_id}: its teardown stays open", answer)
             self._note_reason(record, leftover, str(answer))
+        elif leftover.get("pending"):  # what kept it is over, and it is going
+            self._update(record, leftover, partial(infrastructure.note_pending_teardown, attempt=attempt, why=""))
 
     def _note_reason(self, record: Record, leftover: Leftover, reason: str) -> None:
-        if leftover.get("pending") is None and "pending" not in reason:
+        if not leftover.get("pending") and "pending" not in reason:
             _, now = self._runs.get(record.id)
             if now - leftover.get("ended", now) < NOTE_REASON_AFTER:
                 return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,6 +43,7 @@ class ApiError(Exception):
     """The server answered with an error.
 
     ``reason`` is its code, such as ``AlreadyExists``. ``retry_after`` is in seconds, None unless the server named it.
+    ``nothing_created``: set by the caller, if the requests before this one have created nothing either.
     """
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
@@ -50,6 +52,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.nothing_created = False
 
 
 class Unclear(Exception):
@@ -102,6 +105,16 @@ class Api:
             ApiError, Unreachable, Unclear: as all methods below.
         """
         return self._request("POST", _path(namespace, kind), {"fieldValidation": "Strict"}, body, accept=_METADATA)
+
+    def dry_run(self, namespace: str, kind: str, body: Mapping[str, Any]) -> list[str]:
+        """Have the server check an object as if it were to be created; return its warnings.
+
+        Raises:
+            ApiError: it would refuse the object.
+        """
+        response = self._send("POST", _path(namespace, kind), {"dryRun": "All"}, body, read=self._timeout)
+        _body(response)
+        return [_unquoted(text) for text in response.headers.getlist("Warning")]
 
     def get(self, namespace: str, kind: str, name: str, *, timeout: float | None = None) -> Json:
         """Return an object in its current state, never from a cache of the server. ``timeout`` is in seconds."""
@@ -299,6 +312,11 @@ def _quoted(text: str) -> str:
     from urllib.parse import quote
 
     return quote(text, safe="")
+
+
+def _unquoted(warning: str) -> str:
+    """Return the text of a ``Warning`` header: ``299 - "text"``, in which quotes and backslashes are escaped."""
+    return re.sub(r"\\(.)", r"\1", warning.partition('"')[2].rpartition('"')[0])
 
 
 def _body(response: Any) -> bytes:

@@ -44,7 +44,7 @@ def translate(api: Api, namespace: str, error: ApiError) -> Permanent | Transien
     if error.status == 403:
         return _forbidden(api, namespace, error)
     if error.status in _PERMANENT:
-        return Permanent(error.message or str(error), cause=Cause.CONFIG_ERROR, reason=error.reason)
+        return _refused(error, error.message or str(error), error.reason)
     # 401 after the reload: a token is being rotated; 429: busy; 500: etcd timed out; 503: starting
     return Transient(str(error), retry_in=error.retry_after or 1.0)
 
@@ -69,8 +69,12 @@ def _forbidden(api: Api, namespace: str, error: ApiError) -> Permanent | Transie
         return Transient(message, retry_in=5.0, cause=Cause.CONFIG_ERROR)
     if not allowed:
         rights = f"the worker may not {verb} {kind} in namespace {namespace} (RBAC; the docs show the Role)"
-        return Permanent(f"{rights}: {error.message}", cause=Cause.CONFIG_ERROR, reason="Forbidden")
+        return _refused(error, f"{rights}: {error.message}", "Forbidden")
     if unauthorized:
         message = f"{error} (though the worker's rights, checked since, allow it)"
         return Transient(message, retry_in=2.0, cause=Cause.CONFIG_ERROR)
-    return Permanent(error.message, cause=Cause.CONFIG_ERROR, reason="AdmissionRefused")
+    return _refused(error, error.message, "AdmissionRefused")
+
+
+def _refused(error: ApiError, message: str, reason: str) -> Permanent:
+    return Permanent(message, cause=Cause.CONFIG_ERROR, reason=reason, nothing_created=error.nothing_created)

@@ -59,7 +59,8 @@ def trim(kind: str, item: Mapping[str, Any]) -> Json:
     if kind == "jobs":
         container = _first_container((spec.get("template") or {}).get("spec"))
         suspension = {"suspend": bool(spec.get("suspend")), "suspendedBy": suspended_by(item)}
-        return {"metadata": trimmed, "spec": {**suspension, "container": container}, "status": status}
+        parallelism = {} if spec.get("parallelism") in {None, 1} else {"parallelism": spec["parallelism"]}
+        return {"metadata": trimmed, "spec": {**suspension, **parallelism, "container": container}, "status": status}
     is_worker = _is_worker(metadata)
     trimmed |= _owner(metadata, is_worker=is_worker)
     annotations = metadata.get("annotations") or {}

@@ -168,6 +168,7 @@ def main() -> None:
         asyncio.run(serve(options, messages))
     finally:
         messages.close()
+    os._exit(0)  # the end of the interpreter takes a while, for which the run would wait
 
 
 def _set_logging(handler: logging.Handler) -> None:

@@ -18,7 +18,7 @@ class MemoryInbox(Inbox):
 
     def report(self, shard: str, entry: Mapping[str, str]) -> None:
         with self._shared.changed:
-            self._entries.setdefault(shard, {})[self._next] = dict(entry)
+            self._entries.setdefault(shard, {})[self._next] = {"time": repr(self._shared.clock()), **entry}
             self._next += 1
             self._shared.changed.notify_all()
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from dispatcher.records.inbox import Inbox
 from dispatcher.records.redis.connection.client import Client
-from dispatcher.records.redis.connection.streams import block_words, entries_of, next_position, repair
+from dispatcher.records.redis.connection.streams import block_words, entries_of, next_position, repair, seconds_of
 from dispatcher.records.redis.keys import Keys
 from dispatcher.records.redis.scripts import script
 
@@ -30,7 +30,8 @@ class RedisInbox(Inbox):
         self, shard: str, *, after: str = "", limit: int = 1000, block: float = 0.0
     ) -> list[tuple[str, dict[str, str]]]:
         words = ("XREAD", "COUNT", limit, *block_words(block), "STREAMS", self._keys.inbox(shard), after or "0")
-        return entries_of(self._client.one(*words, block=block))  # ids ahead of the clock do no harm: all are dropped
+        entries = entries_of(self._client.one(*words, block=block))  # ids ahead of the clock are dropped, too
+        return [(position, {"time": f"{seconds_of(position):.3f}", **entry}) for position, entry in entries]
 
     def wait(self, shards: Collection[str], *, block: float) -> bool:
         if not shards:

@@ -143,6 +143,7 @@ class AttemptRunner:
             to_value=partial(self._to_value, invocation),
             explain=partial(self._explain, oom_kills()),
             prepare=None if self._cluster is None else self._cluster.wait,
+            flow_ended=partial(self._tell, "flow_ended"),
         )
         try:
             outcome, exit_call = invoke(invocation, settle=self._settle)
@@ -155,8 +156,7 @@ class AttemptRunner:
         return _with_oom(oom_kills_before, outcome if self._cluster is None else self._cluster.explain(outcome))
 
     def _to_value(self, invocation: Invocation, obj: Any, kind: Returned) -> Value:
-        """Stop the timeout, because the flow has ended, and note a success in case Redis is away."""
-        self._tell("flow_ended")
+        """Note a success, in case Redis is away."""
         if kind is Returned.RESULT:
             self._note_end(Outcome())
         return invocation.to_value(obj, kind)

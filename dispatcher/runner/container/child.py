@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 
@@ -30,7 +31,7 @@ from dispatcher.runner.container.cancel_watch import watch_for_cancel
 from dispatcher.runner.container.claim import claim, stand_by
 from dispatcher.runner.container.parent import STOPPED
 from dispatcher.runner.container.server_wait import ServerWait
-from dispatcher.runner.container.termination_message import write_message
+from dispatcher.runner.container.termination_message import left_message, write_message
 from dispatcher.runner.interrupts import InterruptGuard
 from dispatcher.runner.settings import RunnerSettings
 from dispatcher.runs.outcome import Outcome
@@ -41,7 +42,7 @@ from dispatcher.support.forks import handle_in_this_process
 from dispatcher.support.mailbox import Mailbox
 from dispatcher.support.outages import MAX_OUTAGE, retry_while_unavailable
 
-UNSTARTED, UNREPORTED = 2, 3  #: exit codes
+DEFECT, UNSTARTED, UNREPORTED = 1, 2, 3  #: exit codes
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # not SIGINT, which a flow may handle itself
 _CANCEL_QUERY_TIMEOUT = 2.0  # seconds to ask Redis for the reason of a stop signal
 
@@ -55,6 +56,17 @@ def main(progress_fd: int, nonce: str) -> int:
     """
     os.set_inheritable(progress_fd, False)
     private_files.be_alone()
+    try:
+        return _open_and_run(progress_fd, nonce)
+    except Exception as error:  # a module that the image lacks, or a defect; the parent reports it
+        traceback.print_exc()
+        left = left_message()
+        if left is None or left.cause == Cause.START_FAILED:  # else it is the outcome of a flow that has ended
+            write_message(Outcome(cause=Cause.START_FAILED, reason=type(error).__name__, message=str(error)))
+        return DEFECT
+
+
+def _open_and_run(progress_fd: int, nonce: str) -> int:
     try:
         assignment = Assignment.take(os.environ, nonce=nonce)
         settings = RunnerSettings.read(os.environ)
@@ -94,7 +106,8 @@ def _run(
     guard = InterruptGuard()
     interrupt = _handle_stop_signals(records, assignment, guard)
     signal.signal(signal.SIGUSR1, lambda *_: guard.interrupt(TimeoutInterrupt))
-    tell(f"claimed {record.spec.options.timeout or 0} {settings.stop_grace} {settings.on_exit_timeout}")
+    timeout, has_on_exit = record.spec.options.timeout or 0, record.spec.on_exit
+    tell(f"claimed {timeout} {settings.stop_grace} {settings.on_exit_timeout} {has_on_exit}")
     watch_for_cancel(records, assignment, os.environ, partial(tell, "cancelled"))
     # Imported after the claim, because it takes a third of the runner's start.
     from dispatcher.runner.container.attempt_runner import AttemptRunner

@@ -3,7 +3,7 @@
 It handles SIGTERM (SIGINT and SIGHUP mean the same) before anything else is imported, forwards it, keeps the timeouts,
 reaps orphans and learns how the flow's process died. Its one child runs the flow
 (:mod:`dispatcher.runner.container.child`) and writes its progress to a pipe. To start fast, this module imports only
-the standard library, and modules that do the same.
+the standard library, and the journal and the counter of OOM kills, which do the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from types import FrameType
 
 from dispatcher.logs.journal import Journal, adopt_journal
 from dispatcher.runner.container.memory import oom_kills
-from dispatcher.support.parent_death import die_with
 
 GRACE = "DISPATCHER__RUN__GRACE"
 LINGER = "DISPATCHER__RUN__LINGER"
@@ -30,6 +29,8 @@ STOPPED = 128 + signal.SIGTERM  # exit code: stopped from outside, and reported 
 _RESEND_INTERVAL = 1.0
 _CLUSTER_GRACE = 3.0  # seconds for a flow to end once its own Dask cluster has died
 _EXIT_TIMEOUT = 5.0  # seconds for the child to exit once its end was reported
+_DESCRIBE_TIMEOUT = 60.0  # seconds for the child to write its outcome, once a flow has stopped after its timeout
+_LONGEST_POLL = 3600.0  # seconds; poll() takes 24 days at most, and a timeout may be longer
 
 
 class ContainerParent:
@@ -38,8 +39,11 @@ class ContainerParent:
     Attributes:
         nonce: identifies this start of a process; the attempt is claimed with it.
         claimed, message_written, settled, exited: the child's progress; see :meth:`_on_progress`.
-        expired_clock: the clock whose end made this process kill the child: ``flow``, ``cluster``, ``exit``, ``leave``
-            or ``term``; empty if none did.
+        has_on_exit: whether the child's environment has an ``on_exit``.
+        exit_call: the progress of an ``on_exit`` that is called for a dead child: a name of
+            :class:`~dispatcher.runs.outcome.ExitCall`, or empty.
+        expired_clock: the clock whose end made this process kill the child: ``flow``, ``cluster``, ``describe``,
+            ``exit``, ``leave`` or ``term``; empty if none did.
         stop_requested_at: monotonic time of the first stop signal, or of the cancel that the child has read.
         journal: the child's last lines.
         oom_kills_before: number of OOM kills in this container before the child started.
@@ -47,8 +51,8 @@ class ContainerParent:
 
     def __init__(self, *, grace: float = GRACE_DEFAULT) -> None:
         self.nonce = os.urandom(8).hex()
-        self.claimed = self.message_written = self.settled = self.exited = False
-        self.expired_clock = ""
+        self.claimed = self.message_written = self.settled = self.exited = self.has_on_exit = False
+        self.expired_clock = self.exit_call = ""
         self.stop_requested_at: float | None = None
         self.grace = grace
         self.oom_kills_before = oom_kills()
@@ -80,6 +84,8 @@ class ContainerParent:
             signal.set_wakeup_fd(-1)
             os.setsid()
             if parent != 1:
+                from dispatcher.support.parent_death import die_with
+
                 die_with(parent)  # in a container the death of PID 1 does that
             for number in signals:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -118,7 +124,7 @@ class ContainerParent:
         """Wait so many seconds for a stop signal, unless one has arrived."""
         until = time.monotonic() + seconds
         while not self._signalled and (left := until - time.monotonic()) > 0:
-            select.select([self._wakeup_read], [], [], left)
+            select.select([self._wakeup_read], [], [], min(left, _LONGEST_POLL))
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wakeup_read, 1024)
 
@@ -128,15 +134,31 @@ class ContainerParent:
             return None
         return max(0.0, self.stop_requested_at + self.grace - time.monotonic() - 1.0)
 
+    def successor(self, on_exit_timeout: float, within: float) -> ContainerParent:
+        """Return the parent of another child, which calls ``on_exit``. Stop signals go to it from now on.
+
+        Args:
+            on_exit_timeout: seconds that ``on_exit`` gets once it has begun.
+            within: seconds that the child gets in all.
+        """
+        other = ContainerParent(grace=self.grace)
+        other.stop_requested_at, other._signalled = self.stop_requested_at, self._signalled
+        other._forwarded = self.stop_requested_at is not None  # ``within`` ends before the grace
+        other.message_written = True  # a stop signal isn't repeated
+        other._on_exit_timeout = on_exit_timeout
+        other._clocks["leave"] = time.monotonic() + within
+        return other
+
     def _on_stop_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._signalled = True
         self.stop_requested_at = self.stop_requested_at or time.monotonic()
 
     def _poll_timeout(self) -> float | None:
-        """Return the milliseconds until the next clock expires; None if none runs."""
+        """Return the milliseconds until the next clock expires, or an hour if that is less; None if none runs."""
         if not self._clocks:
             return None
-        return max(0.0, min(self._clocks.values()) - time.monotonic()) * 1000 + 1
+        left = min(self._clocks.values()) - time.monotonic()
+        return min(max(0.0, left), _LONGEST_POLL) * 1000 + 1
 
     def _read_progress(self) -> bool:
         """Read the child's progress. Return False once the pipe is closed."""
@@ -151,22 +173,26 @@ class ContainerParent:
     def _on_progress(self, words: list[str]) -> None:
         now = time.monotonic()
         match words:
-            case ["claimed", timeout, stop_grace, on_exit_timeout]:
-                self.claimed = True
+            case ["claimed", timeout, stop_grace, on_exit_timeout, has_on_exit]:
+                self.claimed, self.has_on_exit = True, has_on_exit == "True"
                 self._stop_grace, self._on_exit_timeout = float(stop_grace), float(on_exit_timeout)
-                if float(timeout):
-                    self._clocks["timeout"] = now + float(timeout)
+                self._clocks |= {"timeout": now + float(timeout)} if float(timeout) else {}
             case ["cancelled"] | ["unwanted"]:  # the run was cancelled, or the attempt is closed
                 self.stop_requested_at = self.stop_requested_at or now
             case ["cluster_lost"]:  # the flow's own cluster has died; the termination message says so
                 self._clocks["cluster"] = now + _CLUSTER_GRACE
-            case ["flow_ended"]:
+            case ["flow_ended"]:  # what it raised is still to be described, which calls its code
+                if self._clocks.keys() & {"flow", "cluster"}:
+                    self._clocks["describe"] = now + _DESCRIBE_TIMEOUT
                 self._stop_clocks("timeout", "flow", "cluster", "resend")
             case ["message_written"]:  # the flow has ended, and its outcome is in the termination message
                 self.message_written = True
-                self._stop_clocks("timeout", "flow", "cluster", "resend")
+                self._stop_clocks("timeout", "flow", "cluster", "resend", "describe")
             case ["settled"]:  # the outcome is reported; on_exit runs
                 self.settled = True
+                self._clocks["exit"] = now + self._on_exit_timeout
+            case ["on_exit", name]:  # as :attr:`exit_call` says
+                self.exit_call = name
                 self._clocks["exit"] = now + self._on_exit_timeout
             case ["exited"]:  # the end is reported
                 self.exited = True
@@ -179,6 +205,8 @@ class ContainerParent:
 
     def _handle_expired_clocks(self) -> None:
         now = time.monotonic()
+        if any(at <= now for at in self._clocks.values()):
+            self._read_progress()  # on a busy node the child may have stopped while this process waited for its turn
         for name in [name for name, at in self._clocks.items() if at <= now]:
             del self._clocks[name]
             if name == "resend":

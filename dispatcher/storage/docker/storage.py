@@ -17,6 +17,7 @@ from dispatcher.errors import InvalidInput, SealBroken
 from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage.answer import Runner
 from dispatcher.storage.base import NoFlowHere, Storage
+from dispatcher.support.variables import value_problem
 
 if TYPE_CHECKING:
     from dispatcher.storage.docker.engine import BaseImage, DockerEngine
@@ -330,6 +331,8 @@ def _check_variables(variables: Mapping[str, str]) -> dict[str, str]:
             raise InvalidInput(
                 f"DockerStorage.env_vars: {name!r}: must map a name to a text without control characters"
             )
+        if problem := value_problem(name, str(value)):
+            raise InvalidInput(f"DockerStorage.env_vars: {name} {problem}")
     return {name: str(value) for name, value in variables.items()}
 
 

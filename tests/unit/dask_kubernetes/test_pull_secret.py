@@ -61,7 +61,11 @@ def test_its_name_is_made_of_its_content_and_the_installation() -> None:
 @pytest.mark.parametrize("key", GIVEN)
 def test_a_missing_key_is_named_and_no_value_shown(key: str) -> None:
     rest = {name: value for name, value in GIVEN.items() if name != key}
-    for credential, problem in ((rest, f"missing: {key}"), ({**GIVEN, key: 7}, f"{key} must be"), ({**GIVEN, key: ""}, key)):
+    for credential, problem in (
+        (rest, f"missing: {key}"),
+        ({**GIVEN, key: 7}, f"{key} must be"),
+        ({**GIVEN, key: ""}, key),
+    ):
         with pytest.raises(Permanent, match=problem) as caught:
             pull_secret.RegistryCredentials.parse(json.dumps(credential), source="docker_secret: REGISTRY")
         assert caught.value.cause is Cause.CONFIG_ERROR

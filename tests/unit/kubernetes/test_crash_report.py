@@ -101,6 +101,49 @@ def test_a_pod_that_never_started_has_a_report_without_a_request(
     assert not log_requests(cluster)
 
 
+def test_a_pod_that_is_gone_does_not_run() -> None:
+    status = {"containerStatuses": [{"name": "flow", "state": READY}]}
+    assert "  flow: running when its pod was last seen" in rendered([pod(status, gone=True)], [], {}).splitlines()
+    assert "  flow: running" in rendered([pod(status)], [], {}).splitlines()
+
+
+def test_a_mount_that_failed_before_the_containers_started_is_no_warning() -> None:
+    about = {"uid": "u"}
+    failed = {"type": "Warning", "reason": "FailedMount", "message": "secret not found", "involvedObject": about}
+    other = {**failed, "reason": "Unhealthy"}
+    waiting = {"containerStatuses": [{"name": "flow", "state": {"waiting": {"reason": "ContainerCreating"}}}]}
+    assert "FailedMount" in rendered([pod(waiting)], [failed, other], {})
+    text = rendered([pod(crashed())], [failed, other], {})
+    assert "FailedMount" not in text
+    assert "Unhealthy" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        (None, False),
+        (
+            StatusError(
+                403, "Forbidden", "unable to create new content in namespace default because it is being terminated"
+            ),
+            True,
+        ),
+        (StatusError(403, "Forbidden", "denied by policy"), False),
+    ],
+)
+def test_a_namespace_that_is_being_deleted_is_named(
+    backend: KubernetesBackend, handle: Any, cluster: FakeCluster, error: StatusError | None, is_told: bool
+) -> None:
+    made = cluster.add_pod(cluster.get("jobs", NAME), **running())
+    until(backend, handle, Phase.RUNNING)
+    cluster.delete("pods", made["metadata"]["name"])
+    until(backend, handle, Phase.GONE, Cause.KILLED)
+    if error is not None:
+        cluster.errors["POST", "jobs"] = error
+    text = backend.crash_report(handle, lines_known=True).text
+    assert ("namespace default was deleted, with all that was in it" in text) is is_told
+
+
 def test_a_report_is_bounded_and_each_container_has_its_share() -> None:
     statuses = [{"name": f"c{number}", "state": {"waiting": {"message": "m" * 9000}}} for number in range(50)]
     events = [{"type": "Warning", "reason": f"R{number}", "message": "ä" * 9000} for number in range(50)]

@@ -116,6 +116,25 @@ def test_an_existing_secret_is_replaced(backend: KubernetesBackend, cluster: Fak
 
 
 @pytest.mark.row(23)
+def test_a_secret_that_was_deleted_is_created_again(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    handle = backend.submit(backend.prepare(attempt()), SECRETS)
+    before = cluster.get("secrets", NAME)
+    cluster.delete("secrets", NAME)
+    backend.restore(handle, SECRETS)
+    after = cluster.get("secrets", NAME)
+    for field in ("stringData", "immutable", "type"):
+        assert after[field] == before[field]
+    for field in ("labels", "ownerReferences"):
+        assert after["metadata"][field] == before["metadata"][field]
+    backend.restore(handle, SECRETS)
+    cluster.delete("jobs", NAME)
+    with pytest.raises(Permanent, match="not found"):
+        backend.restore(handle, SECRETS)
+    backend.submit(backend.prepare(attempt()), SECRETS)
+    with pytest.raises(Permanent, match="is gone"):
+        backend.restore(handle, SECRETS)
+
+
 def test_a_conflict_is_retried(backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy) -> None:
     proxy.inject("status", "POST", "/jobs", status=409, reason="Conflict", times=2)
     assert backend.submit(backend.prepare(attempt()), SECRETS)["name"] == NAME
@@ -158,6 +177,7 @@ def test_403_is_told_apart_as_rbac_or_admission(backend: KubernetesBackend, clus
     with pytest.raises(Permanent, match="denied by policy") as raised:
         backend.submit(request, SECRETS)
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "AdmissionRefused")
+    assert raised.value.nothing_created
     cluster.allowed = False
     cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", UNAUTHORIZED)
     with pytest.raises(Permanent, match=r"may not create jobs in namespace default .*RBAC") as raised:
@@ -165,8 +185,22 @@ def test_403_is_told_apart_as_rbac_or_admission(backend: KubernetesBackend, clus
     assert (raised.value.cause, raised.value.reason) == (Cause.CONFIG_ERROR, "Forbidden")
     del cluster.errors["POST", "jobs"]
     cluster.errors["POST", "secrets"] = StatusError(403, "Forbidden", UNAUTHORIZED.replace("jobs", "secrets"))
-    with pytest.raises(Permanent, match="may not create secrets in namespace default"):
+    with pytest.raises(Permanent, match="may not create secrets in namespace default") as raised:
         backend.submit(request, SECRETS)
+    assert not raised.value.nothing_created, "its Job exists"
+
+
+def test_a_refusal_after_a_lost_reply_does_not_tell_that_nothing_was_created(
+    backend: KubernetesBackend, cluster: FakeCluster, proxy: FaultProxy
+) -> None:
+    """A read that follows a write may be answered by a server that hasn't seen it yet."""
+    request = backend.prepare(attempt())
+    cluster.errors["GET", "jobs"] = StatusError(404, "NotFound", "not found")
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", "denied by policy")
+    proxy.inject("lost_reply", "POST", "/jobs")
+    with pytest.raises(Permanent, match="denied by policy") as raised:
+        backend.submit(request, SECRETS)
+    assert not raised.value.nothing_created
 
 
 @pytest.mark.row(25)

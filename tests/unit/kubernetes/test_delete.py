@@ -10,10 +10,11 @@ from backends.base import Phase
 from backends.kubernetes.backend import KubernetesBackend
 from dispatcher import Cause
 from dispatcher.errors import Transient
+from dispatcher.runs.attempt import object_name
 from tests.kubernetes_api import FakeCluster, StatusError
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, running, until
-from tests.unit.kubernetes.jobs import attempt
+from tests.unit.kubernetes.jobs import RUN_ID, attempt
 
 
 def test_cancel_is_confirmed_when_job_and_pods_are_gone(
@@ -45,6 +46,17 @@ def test_cancel_without_watches_asks_the_server(backend: KubernetesBackend, hand
     cluster.delete("pods", pod["metadata"]["name"])
     assert backend.cancel(handle, None)
     assert backend.cancel(handle, None)
+
+
+def test_a_worker_without_a_right_on_secrets_confirms_what_it_did_not_create(
+    backend: KubernetesBackend, cluster: FakeCluster
+) -> None:
+    """Nobody can tell whether there is a Secret; the cluster deletes it with its Job."""
+    request = backend.prepare(attempt(name=object_name(RUN_ID, 2)))
+    cluster.errors["DELETE", "secrets"] = StatusError(403, "Forbidden", 'cannot delete resource "secrets"')
+    cluster.allowed = False
+    assert backend.cancel(None, request)
+    assert cluster.count("DELETE", "secrets") == 1
 
 
 def test_cancel_leaves_another_job_of_that_name_alone(

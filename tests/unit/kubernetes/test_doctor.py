@@ -202,6 +202,48 @@ def test_a_quota_that_is_used_up(examine: Callable[[], dict[str, Finding]], clus
     assert (finding.level, "jobs: count/jobs.batch 1 of 1" in finding.text) == (Level.WARNING, True)
 
 
+QUOTA = 'jobs.batch "flow-1" is forbidden: exceeded quota: jobs, requested: count/jobs.batch=1'
+
+
+def test_a_full_quota_of_jobs_is_no_problem_of_the_image(
+    examine: Callable[[], dict[str, Finding]], cluster: FakeCluster
+) -> None:
+    cluster.errors["POST", "jobs"] = StatusError(403, "Forbidden", QUOTA)
+    finding = examine()["start"]
+    assert (finding.level, "exceeded quota" in finding.text) == (Level.WARNING, True)
+    assert "raise the quota" in finding.remedy
+    assert not cluster.objects
+
+
+def test_a_full_quota_of_pods_is_no_problem_of_the_image(backend: KubernetesBackend, cluster: FakeCluster) -> None:
+    def refuse(job: Any) -> None:
+        about = {"uid": job["metadata"]["uid"], "kind": "Job", "name": job["metadata"]["name"]}
+        body = {"metadata": {"name": "refused"}, "involvedObject": about, "reason": "FailedCreate", "message": QUOTA}
+        cluster.create("events", {**body, "type": "Warning", "lastTimestamp": "2026-01-01T00:00:00Z"})
+
+    cluster.on_job = refuse
+    finding = {finding.subject: finding for finding in backend.examine(within=30)}["start"]
+    assert (finding.level, "exceeded quota" in finding.text) == (Level.WARNING, True), finding
+    assert [key[0] for key in cluster.objects] == ["events"]
+
+
+def test_a_namespace_that_does_not_exist(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
+    cluster.missing = {"default"}
+    findings = examine()
+    assert findings["namespace"].level is Level.PROBLEM
+    assert findings["namespace"].remedy.startswith("`kubectl create namespace default`, or correct DISPATCHER__")
+    assert set(findings) == {"api", "namespace"}
+
+
+def test_what_a_namespace_demands_of_pods_is_told(
+    examine: Callable[[], dict[str, Finding]], cluster: FakeCluster
+) -> None:
+    cluster.warnings = ["unknown field", 'would violate PodSecurity "restricted:latest": runAsNonRoot != true']
+    finding = examine()["security"]
+    assert (finding.level, 'violate PodSecurity "restricted' in finding.text) == (Level.OK, True), finding
+    assert not cluster.objects, "a dry run creates nothing"
+
+
 def test_an_image_that_cannot_be_pulled(examine: Callable[[], dict[str, Finding]], cluster: FakeCluster) -> None:
     waiting = {"waiting": {"reason": "ErrImagePull", "message": "x: not found"}}
     cluster.on_job = with_pod(cluster, {"phase": "Pending", "containerStatuses": [{"name": "flow", "state": waiting}]})

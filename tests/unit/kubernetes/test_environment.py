@@ -152,6 +152,10 @@ def test_its_repr_names_the_arguments() -> None:
     assert repr(KubernetesJobEnvironment(image="x:1")) == "KubernetesJobEnvironment(image='x:1')"
 
 
+def with_variable(value: str) -> dict[str, Any]:
+    return custom(spec__template__spec__containers__0__env=[{"name": "A", "value": value}])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -168,6 +172,12 @@ def test_its_repr_names_the_arguments() -> None:
         ({"resources": {"limits": {"cpu": [1]}}}, r"resources\.limits\.cpu: must be an amount"),
         ({"env": {"A": 1}}, "env: must map variables to strings; A is, got 1"),
         ({"env": {"1A": "x"}}, "no variable can be called so, got '1A'"),
+        ({"env": {"A=B": "x"}}, "no variable can be called so, got 'A=B'"),
+        ({"env": {"A": "a\0b"}}, "env: A must have no NUL character"),
+        ({"env": {"A": "\ud800"}}, "env: A must be text that UTF-8 can encode"),
+        ({"env": {"A": "x" * 131_070}}, "A is too large: with its name it has 131,073 bytes, and Linux takes 131,072"),
+        ({"job_spec": with_variable("é" * 70_000)}, r"env\[0\].value: is too large"),
+        ({"job_spec": with_variable("\0")}, r"env\[0\].value: must have no NUL"),
         ({"env": {"DISPATCHER__RUN__ID": "x"}}, "can't set the runner's own variables"),
         ({"secrets": {"A": "name"}}, "secrets: A must be 'secret/key', never a value"),
         ({"env": {"A": "1"}, "secrets": {"A": "s/k"}}, "secrets: names variables that env sets too"),
@@ -177,6 +187,22 @@ def test_its_repr_names_the_arguments() -> None:
 def test_a_wrong_argument_is_an_error_where_it_is_made(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         KubernetesJobEnvironment(**arguments)
+
+
+def test_a_value_may_be_as_large_as_linux_takes() -> None:
+    """The kernel's bound is for ``A=…`` with the NUL that ends it."""
+    value = "x" * (2**17 - 3)
+    assert subprocess.run(["true"], env={"A": value}, check=True).returncode == 0
+    assert KubernetesJobEnvironment(env={"A": value}).env == {"A": value}
+    with pytest.raises(OSError, match="Argument list too long"):
+        subprocess.run(["true"], env={"A": value + "x"}, check=False)
+    with pytest.raises(InvalidInput, match="env: A is too large"):
+        KubernetesJobEnvironment(env={"A": value + "x"})
+
+
+def test_the_variables_of_a_direct_execution_are_checked() -> None:
+    with pytest.raises(InvalidInput, match=r"KubernetesJobEnvironment\.execute: env: A must have no NUL"):
+        KubernetesJobEnvironment().execute(ModuleStorage(), "m:f", env={"A": "\0"})
 
 
 def test_a_value_in_the_place_of_a_reference_is_not_repeated() -> None:

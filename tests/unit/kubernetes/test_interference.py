@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from dispatcher.errors import Permanent, Transient
 from dispatcher.inspection.orphans import OrphanCleanup
 from dispatcher.records.memory import open_memory
 from dispatcher.runs.attempt import object_name
+from dispatcher.runs.change import Change
+from dispatcher.runs.states import State
 from tests.kubernetes_api import FakeApiServer, FakeCluster, Json, StatusError
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.kubernetes.backends import SECRETS, eventually, poll, running, settings, until
 from tests.unit.kubernetes.jobs import RUN_ID, attempt
+from tests.unit.making import make_record
 
 NAME = object_name(RUN_ID, 2)
 POD = f"{NAME}-pod"
@@ -334,6 +338,31 @@ def test_gc_names_what_keeps_it(serving: FakeApiServer, cluster: FakeCluster, tm
         assert list(sweep.end([orphan], within=0.0)) == ["asked to go, not confirmed yet"]
         assert [again.why for again in sweep.orphans()] == [f"no such run; {reason}"]
         assert list(sweep.end([orphan], within=0.0)) == [reason]
+
+
+def test_gc_names_who_keeps_what_workers_have_deleted(
+    serving: FakeApiServer, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    """The teardown of an ended attempt is pending for as long as somebody's finalizer is there."""
+    records = open_memory()
+    options = settings(tmp_path, serving.port)
+    attempt_1 = partial(attempt, name=object_name(RUN_ID, 1), number=1, instance=records.instance)
+    with closing(KubernetesBackend(options)) as backend:
+        request = backend.prepare(attempt_1())
+        handle = backend.submit(request, SECRETS)
+        job = cluster.get("jobs", handle["name"])
+        cluster.change("jobs", handle["name"], metadata={**job["metadata"], "finalizers": [HOLD]})
+        leftover = {"attempt": 1, "request": {"shard": "kubernetes@it/1", "body": request}, "handle": handle}
+        records.runs.create([make_record(RUN_ID)])
+        ended = {"state": State.CRASHED, "ended_at": 0.0, "leftovers": (leftover,)}
+        records.runs.update(RUN_ID, lambda record, now: Change(before=record, after=record.but(**ended)))
+        with closing(OrphanCleanup(records, options, ["kubernetes"])) as sweep:
+            assert sweep.orphans() == [], "workers are about to delete it"
+            _refusal(backend, handle)
+            (orphan,) = sweep.orphans()
+            reason = f"it waits for finalizer {HOLD} on Job default/{handle['name']}, set by others"
+            assert orphan.why == f"the run is CRASHED, attempt 1; {reason}"
+            assert list(sweep.end([orphan], within=0.0)) == [reason]
 
 
 def _refusal(backend: KubernetesBackend, handle: Any, request: Any = None) -> str:

@@ -36,6 +36,7 @@ def test_a_job_that_uses_much_is_accepted() -> None:
         ("metadata.labels.team", "é", "metadata.labels.team: must be a label's value"),
         ("metadata.labels", {"é": "x"}, "metadata.labels.é: must be a name like example.org/name"),
         ("spec.activeDeadlineSeconds", -1, "spec.activeDeadlineSeconds: must be at least 0, got -1"),
+        ("spec.activeDeadlineSeconds", 10**10, "spec.activeDeadlineSeconds: must be at most 9223372036"),
         ("spec.ttlSecondsAfterFinished", 10**12, "spec.ttlSecondsAfterFinished: must be at most 2147483647"),
         (f"{FLOW}.resources.limits.cpu", "2 cores", f"{POD}.containers[0].resources.limits.cpu: must be an amount"),
         (
@@ -71,7 +72,7 @@ def test_the_error_names_the_path(path: str, value: Any, message: str) -> None:
     assert message in str(raised.value)
 
 
-@pytest.mark.parametrize("limit", [0, "0", "1", "500m", "1e3", "2Gi", ".5", "5."])
+@pytest.mark.parametrize("limit", [0, "0", "1", "1717986918400m", "1e3", "2Gi", ".5", "5."])
 def test_amounts_of_every_form_are_accepted(limit: Any) -> None:
     resources = {"limits": {"memory": limit}}
     assert KubernetesJobEnvironment(resources=resources).resources == resources
@@ -80,6 +81,14 @@ def test_amounts_of_every_form_are_accepted(limit: Any) -> None:
 def test_the_argument_resources_has_the_same_rules() -> None:
     with pytest.raises(InvalidInput, match=r"resources\.limits\.cpu: must be an amount like 2, 500m or 2Gi"):
         KubernetesJobEnvironment(resources={"limits": {"cpu": "2 cores"}})
+
+
+def test_a_size_in_thousandths_of_a_byte_is_a_mistake() -> None:
+    message = r"resources\.limits\.memory: '512m' is in thousandths of a byte; did you mean 512Mi\?"
+    with pytest.raises(InvalidInput, match=message):
+        KubernetesJobEnvironment(resources={"limits": {"memory": "512m", "cpu": "512m"}})
+    with pytest.raises(InvalidInput, match=r"emptyDir\.sizeLimit: '1m' is in thousandths"):
+        KubernetesJobEnvironment(job_spec=changed(f"{POD}.volumes.0.emptyDir", {"sizeLimit": "1m"}))
 
 
 def test_what_a_cluster_exports_is_named_with_the_remedy(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from backends.kubernetes import job_fields
 from backends.kubernetes import job_spec as specs
 from dispatcher import InvalidInput, KubernetesJobEnvironment
+from tests.cloud.k8s import PAGE
 from tests.unit.kubernetes.jobs import CUSTOM, custom
 
 CONTAINERS = "spec__template__spec__containers"
@@ -145,6 +147,31 @@ def test_a_file_that_holds_no_job_is_an_error_that_names_it(tmp_path: Path, text
     assert str(file) in str(raised.value)
 
 
+def test_json_that_is_indented_by_tabs_is_read(tmp_path: Path) -> None:
+    """YAML allows no tabs; JSON does."""
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(custom(), indent="\t"))
+    assert KubernetesJobEnvironment(job_spec_file=file).job_spec == custom()
+    file.write_text('{\n\t"kind": "Job",\n\t"kind": "Pod"\n}')
+    with pytest.raises(InvalidInput, match=r"the key 'kind' appears twice \(line 3\)"):
+        KubernetesJobEnvironment(job_spec_file=file)
+    file.write_text("{apiVersion: batch/v1, kind: Job, spec: {template: {spec: {containers: [{name: flow}]}}}}")
+    assert KubernetesJobEnvironment(job_spec_file=file).job_spec, "YAML in braces"
+
+
+def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+    for path, kind in ((tmp_path, "a directory"), (Path("/dev/zero"), "a device or socket")):
+        with pytest.raises(InvalidInput, match=f"must be a file with a Job, and {path} is {kind}"):
+            KubernetesJobEnvironment(job_spec_file=path)
+
+
+def test_a_directive_of_kubectl_is_no_misspelt_field() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        KubernetesJobEnvironment(job_spec=custom(**{"spec__template__spec__$setElementOrder/containers": []}))
+    assert "$setElementOrder/containers: unknown field" in str(raised.value)
+    assert "did you mean" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "text", ["{}---\n", "---\n{}---\n", "# first\n---\n---\n{}...\n---\n# nothing\n", "{}--- \n---\n"]
 )
@@ -152,6 +179,11 @@ def test_empty_documents_beside_the_job_are_ignored(tmp_path: Path, text: str) -
     file = tmp_path / "job.yaml"
     file.write_text(text.format(yaml.safe_dump(CUSTOM)))
     assert KubernetesJobEnvironment(job_spec_file=file).job_spec == CUSTOM
+
+
+def test_the_page_names_the_version_of_the_table() -> None:
+    minor = job_fields.table()["sdk"].split(".")[0]
+    assert f"The fields of Kubernetes\n1.{minor} and their types are known" in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_table_is_what_the_sdk_says() -> None:

@@ -102,6 +102,7 @@ def test_the_grace_is_raised_where_it_is_lower(value: int | None, expected: int)
         (10, None, None, 10),
         (10, 60, 30.5, 10),
         (1000, 60, 30.5, 256),
+        (None, 9e9, 9e9, 2**63 // 10**9),  # the Job's controller counts nanoseconds in 64 bits
     ],
 )
 def test_the_deadline_is_the_users_or_a_backstop_that_comes_earlier(

@@ -50,6 +50,16 @@ def test_it_prints_the_job_with_its_digest(folder: Path) -> None:
     assert yaml.safe_load(again)["metadata"]["name"] != job["metadata"]["name"]  # another run
 
 
+def test_it_notes_what_pod_security_refuses(folder: Path) -> None:
+    assert "Pod Security" not in call("render", "flows.py:greet", "--environment", "env.json").stderr
+    spec = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {"containers": [{"name": "flow"}]}}}}
+    _write_environment(folder, KubernetesJobEnvironment(job_spec=spec, image="flows:1"))
+    result = call("render", "flows.py:greet", "--environment", "env.json")
+    assert result.exit_code == 0
+    assert "note: a namespace that enforces Pod Security `restricted` refuses its pod: spec.template" in result.stderr
+    assert "containers[0].securityContext.allowPrivilegeEscalation: must be false" in result.stderr
+
+
 def test_it_is_exactly_what_a_worker_sends_for_that_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHER__SIGNING_KEYS", json.dumps(KEYS))
     monkeypatch.setenv("DISPATCHER__KUBERNETES__NAMESPACES", '["default", "team"]')
@@ -93,12 +103,12 @@ def test_it_warns_of_what_a_worker_with_these_settings_refuses(folder: Path, mon
     result = call("render", "flows.py:greet", "--environment", "env.json")
     assert result.exit_code == 0, result.output
     assert yaml.safe_load(result.stdout)["spec"]["template"]["spec"]["hostNetwork"] is True
-    assert result.stderr == (
+    assert result.stderr.startswith(
         "warning: with these settings a worker refuses it: spec.template.spec.hostNetwork: True isn't allowed: "
         "DISPATCHER__KUBERNETES__ALLOWED_PRIVILEGES doesn't name hostNetwork\n"
     )
     monkeypatch.setenv("DISPATCHER__KUBERNETES__ALLOWED_PRIVILEGES", '["hostNetwork"]')
-    assert not call("render", "flows.py:greet", "--environment", "env.json").stderr
+    assert "a worker refuses it" not in call("render", "flows.py:greet", "--environment", "env.json").stderr
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ def event(reason: str, message: str, *, about: str = "pod-uid", at: str = SINCE)
     return {"reason": reason, "message": message, "involvedObject": {"uid": about}, "lastTimestamp": at}
 
 
+def warning(reason: str, message: str, **more: Any) -> dict[str, Any]:
+    return {**event(reason, message, **more), "type": "Warning"}
+
+
 def observed(
     *pods: dict[str, Any], events: Sequence[Any] = (), after: float = 5.0, job: dict[str, Any] = JOB
 ) -> Observation:
@@ -182,6 +186,39 @@ ROWS: dict[str, tuple[Observation, str, Cause | None, str]] = {
             'pods "x" is forbidden: no PriorityClass with name p was found',
         )
     },
+    "a resource claim that can't be made": (
+        observed(pod(scheduled=False), events=[event("FailedResourceClaimCreation", "PodResourceClaim gpu: denied")]),
+        "FailedResourceClaimCreation",
+        Cause.UNSCHEDULABLE,
+        "PodResourceClaim gpu: denied",
+    ),
+    "a resource claim without its template": (
+        observed(
+            pod(scheduled=False),
+            events=[event("FailedResourceClaimCreation", 'resourceclaimtemplate "gpu" not found')],
+        ),
+        "FailedResourceClaimCreation",
+        Cause.CONFIG_ERROR,
+        'resourceclaimtemplate "gpu" not found',
+    ),
+    "a node that doesn't exist": (
+        observed({**pod(scheduled=False), "spec": {"nodeName": "nowhere"}}),
+        "NodeName",
+        Cause.UNSCHEDULABLE,
+        "its pod names node nowhere (spec.nodeName), which hasn't taken it: does that node exist?",
+    ),
+    "a warning that no row knows, before a node": (
+        observed(pod(scheduled=False), events=[warning("SomethingNew", "no luck\n")], after=30),
+        "PodInitializing",
+        None,
+        "its pod isn't on a node yet; its last warning: SomethingNew: no luck",
+    ),
+    "a warning that no row knows, on a node": (
+        observed(pod(READY), events=[warning("SomethingNew", "no luck")], after=30),
+        "PodInitializing",
+        None,
+        "node node-1 hasn't started its container yet; its last warning: SomethingNew: no luck",
+    ),
     "a node that says nothing": (
         observed(pod(READY), after=30),
         "PodInitializing",
@@ -236,6 +273,44 @@ def test_an_image_that_was_pulled_is_no_reason(events: Any) -> None:
     assert observed(pod(READY), events=events).reason == "PodInitializing"
 
 
+def test_a_warning_is_over_once_the_node_got_further() -> None:
+    """Servers before Kubernetes 1.29 don't tell when a pod's mounts and network are there."""
+    late = "2026-01-01T00:00:20Z"
+    for failure in (warning("FailedMount", 'secret "s" not found'), warning("SomethingNew", "no luck")):
+        pulled = [event(name, 'Image "flows:1"', at=late) for name in ("Pulling", "Pulled")]
+        observation = observed(pod(), events=[failure, *pulled], after=30)
+        assert (observation.reason, observation.cause) == ("PodInitializing", None)
+        assert observation.message == "node node-1 hasn't started its container yet, and says nothing about it"
+
+
+def test_a_pod_collected_without_its_node_was_unschedulable() -> None:
+    """Kubernetes collects the pods of nodes that don't exist: as those of nodes that are lost, but no node had it."""
+    item = {**pod(scheduled=False), "spec": {"nodeName": "nowhere"}}
+    collected = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "DeletionByPodGC",
+        "message": "PodGC: node not found",
+    }
+    item["status"] = {"phase": "Failed", "conditions": [collected]}
+    observation = observed(item)
+    assert (observation.phase, observation.cause) == (Phase.ENDED, Cause.UNSCHEDULABLE)
+    assert "names node nowhere" in observation.message
+    item["status"]["conditions"].append({"type": "PodScheduled", "status": "True"})
+    assert observed(item).cause is Cause.NODE_LOST
+
+
+def test_a_secret_of_ours_that_was_deleted_is_created_again() -> None:
+    """It is created after its Job, so that a node may be too early."""
+    text = 'MountVolume.SetUp failed for volume "dispatcher-run" : secret "flow-1" not found'
+    events = [event("FailedMount", text)]
+    early, late, end = (observed(pod(), events=events, after=after) for after in (9.9, 10.0, 300.0))
+    assert (early.cause, early.incomplete, early.message) == (None, False, "")
+    assert (late.phase, late.cause, late.incomplete) == (Phase.WAITING, Cause.START_FAILED, True)
+    assert late.message == f"the Secret with its runner's credentials is missing, and is created again: {text}"
+    assert (end.phase, end.cause, end.incomplete) == (Phase.ENDED, Cause.START_FAILED, False)
+
+
 def test_a_step_that_has_just_begun_is_not_late() -> None:
     """Each step has its time, however long the one before took."""
     waits, placed = (Snapshot(job=JOB, pods=pods) for pods in ([], [Pod(object=pod(READY))]))
@@ -273,16 +348,6 @@ def test_a_side_car_that_ended_does_not_hide_the_init_container_that_failed() ->
     observation = observed(item)
     assert (observation.phase, observation.cause) == (Phase.ENDED, Cause.START_FAILED)
     assert observation.message == "init container prepare: ended with exit code 3"
-
-
-def test_a_container_that_ends_without_a_runner_names_what_it_may_be() -> None:
-    """An image for another CPU architecture says ``exec format error`` in its log alone."""
-    item = pod(READY)
-    item["status"]["containerStatuses"] = [{"name": "flow", "state": ended(1)}]
-    observation = observed(item)
-    assert (observation.phase, observation.cause) == (Phase.ENDED, Cause.START_FAILED)
-    assert "exec format error" in observation.message
-    assert "No module named dispatcher" in observation.message
 
 
 def test_a_readiness_gate_is_no_reason() -> None:

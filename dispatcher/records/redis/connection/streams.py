@@ -95,7 +95,7 @@ def _range_backwards(client: Client, key: str, highest: str, limit: int) -> list
 
 def _not_ahead(client: Client, entries: list[Entry]) -> list[Entry]:
     highest = _highest_readable(client)
-    return [entry for entry in entries if _seconds(entry[0]) <= highest]
+    return [entry for entry in entries if seconds_of(entry[0]) <= highest]
 
 
 def _highest_readable(client: Client) -> float:
@@ -104,10 +104,11 @@ def _highest_readable(client: Client) -> float:
 
 
 def _is_doubtful(position: str) -> bool:
-    return _seconds(position) > time.time() + _DOUBTFUL
+    return seconds_of(position) > time.time() + _DOUBTFUL
 
 
-def _seconds(position: str) -> float:
+def seconds_of(position: str) -> float:
+    """Return when an entry was added, in seconds since the epoch, as its position says."""
     return _parts(position)[0] / 1000
 
 
