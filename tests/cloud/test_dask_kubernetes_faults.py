@@ -22,18 +22,15 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
 WORKERS = 3
 
-#: Failpoints and the processes that die there: a pool process with its worker, or a worker.
-ARMS = {
-    "provision.intended": "worker137",
-    "cluster.job_made": "worker137",
-    "cluster.secret_made": "worker137",
-    "cluster.certificate_made": "worker137",
-    "provision.submitted": "worker137",
-    "cluster.worker_made": "exit137",
-    "scale.created": "exit137",
-    "cluster.worker_deleted": "exit137",
-    "teardown.asked": "exit137",
-}
+#: Failpoints in a pool process, which takes its worker with it.
+OF_POOL = (
+    "provision.intended", "cluster.job_made", "cluster.secret_made", "cluster.certificate_made", "provision.submitted",
+)  # fmt: skip
+
+#: Failpoints in a worker.
+OF_WORKER = ("cluster.worker_made", "scale.created", "cluster.worker_deleted", "teardown.asked")
+
+ARMS = {**dict.fromkeys(OF_POOL, "worker137"), **dict.fromkeys(OF_WORKER, "exit137")}
 
 
 @pytest.fixture(scope="module")
@@ -46,28 +43,39 @@ def sandbox(
 
 @pytest.fixture(scope="module")
 def records(sandbox: DaskSandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Record]]:
-    """Records of runs, each of which has killed a worker; dead workers are replaced."""
+    """Records of runs, each of which has killed a worker; dead workers are replaced.
+
+    Those that kill a pool process come first: a run whose worker died before is provisioned by a worker itself.
+    """
     arms = Arms(tmp_path_factory.mktemp("armed") / "arms")
     bench = Bench(sandbox.server.url)
     run_ids: dict[str, str] = {}
     workers = [start_worker(sandbox, arms) for _ in range(WORKERS)]
-    for name, kind in ARMS.items():
-        environment = sandbox.environment(min_workers=1, max_workers=2)
-        record = bench.prepare(dask_flows.pauses, {"tasks": 8, "seconds": 1.0}, environment=environment)
-        arms.lay(name, kind, record.id)
-        bench.records.runs.create([record])
-        run_ids[name] = record.id
 
-    def all_ended() -> bool:
+    def replace_dead_workers() -> None:
         for worker in [worker for worker in workers if worker.process.poll() is not None]:
             workers.remove(worker)
             workers.append(start_worker(sandbox, arms))
+
+    def all_fired() -> bool:
+        replace_dead_workers()
+        return set(arms.fired()) == {f"{name}+{run_id}" for name, run_id in run_ids.items()}
+
+    def all_ended() -> bool:
+        replace_dead_workers()
         records = bench.records.runs.get_many(list(run_ids.values()))
         return all(record is not None and record.terminal and not record.leftovers for record in records)
 
     try:
+        for names in (OF_POOL, OF_WORKER):
+            for name in names:
+                environment = sandbox.environment(min_workers=1, max_workers=2)
+                record = bench.prepare(dask_flows.pauses, {"tasks": 8, "seconds": 1.0}, environment=environment)
+                arms.lay(name, ARMS[name], record.id)
+                bench.records.runs.create([record])
+                run_ids[name] = record.id
+            sandbox.wait_until(all_fired, f"the deaths of workers at {names}", timeout=120)
         sandbox.wait_until(all_ended, "the end of all runs, and nothing left of them", timeout=240)
-        assert set(arms.fired()) == {f"{name}+{run_id}" for name, run_id in run_ids.items()}
         yield {name: bench.record(run_id) for name, run_id in run_ids.items()}
     finally:
         bench.close()
@@ -76,7 +84,9 @@ def records(sandbox: DaskSandbox, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def start_worker(sandbox: DaskSandbox, arms: Arms) -> Worker:
-    return sandbox.start_worker(variables={"DISPATCHER__FAILPOINT": str(arms.folder)})
+    return sandbox.start_worker(
+        variables={"DISPATCHER__FAILPOINT": str(arms.folder), "DISPATCHER__WORKER__CONCURRENCY": "1"}
+    )
 
 
 @pytest.mark.parametrize("name", ARMS)
