@@ -195,7 +195,7 @@ def test_optional_calls_that_fail_cost_nothing_but_themselves(call: str) -> None
 def test_the_scripted_calls_are_all_there_are() -> None:
     """A new call of a backend gets a test here."""
     started = {"check_settings", "preload", "unreachable", "examine", "close", "place", "name", "in_process"}
-    shown = {"preview", "rendered", "remarks", "summary", "identity"}
+    shown = {"preview", "rendered", "remarks", "summary", "pages", "identity"}
     calls = {name for name in vars(Backend) if not name.startswith("_")}
     assert calls - started - shown == {"prepare", "submit", "poll", "cancel", "discard", "identify"}
 

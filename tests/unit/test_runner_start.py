@@ -34,8 +34,6 @@ def test_the_parent_is_the_standard_library_alone() -> None:
         "dispatcher.runner.container.parent",
         "dispatcher.logs",
         "dispatcher.logs.journal",
-        "dispatcher.support",
-        "dispatcher.support.parent_death",
     }
     assert not modules & {"typing", "logging", "asyncio", "inspect", "json", "redis"}
 

@@ -102,7 +102,8 @@ def test_the_trial_pulls_with_the_worker_s_credentials_and_leaves_no_secret(
 ) -> None:
     monkeypatch.setenv(REGISTRY_CREDENTIALS, json.dumps(GIVEN))
     assert examine()["start"].level is Level.OK
-    bodies = [request.body for request in cluster.requests if request.method == "POST" and request.body]
+    posts = [request for request in cluster.requests if request.method == "POST" and "dryRun" not in request.query]
+    bodies = [request.body for request in posts if request.body]
     (pull,) = [body for body in bodies if body.get("type") == "kubernetes.io/dockerconfigjson"]
     (job,) = [body for body in bodies if body["kind"] == "Job"]
     references = job["spec"]["template"]["spec"]["imagePullSecrets"]
