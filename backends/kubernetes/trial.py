@@ -124,12 +124,13 @@ def _is_settled(observation: Observation) -> bool:
 def _judged(
     backend: KubernetesBackend, handle: Handle, trial: Trial, observation: Observation, within: float
 ) -> list[Finding]:
-    report = TrialReport.parse(observation.message)
-    if report is not None:
-        return [ok("start", f"{trial.place}: {trial.image} was pulled and started"), *judge(trial, report)]
     if observation.cause is Cause.QUOTA:
         return [_not_tried(trial.place, observation.message)]
     tail = backend.logs(handle)
+    # Of a container that failed, the message is in words; its last line is the report.
+    reports = (TrialReport.parse(text) for text in (observation.message, *tail[-1:]))
+    if (report := next(filter(None, reports), None)) is not None:
+        return [ok("start", f"{trial.place}: {trial.image} was pulled and started"), *judge(trial, report)]
     if (failure := judge_failure(trial, tail)) is not None:
         return [failure]
     came = "it runs, and doesn't end" if observation.phase is Phase.RUNNING else "nothing started"

@@ -12,6 +12,7 @@ import pytest
 
 from dispatcher import Run, State
 from dispatcher.runs.record import Record
+from dispatcher.runs.states import Cause
 from tests.chaos.cases import Arms
 from tests.cloud import dask_flows, k8s
 from tests.cloud.dask_sandbox import WORKER, DaskSandbox, dask_sandbox
@@ -165,4 +166,4 @@ def test_dask_workers_end_by_themselves_when_nobody_supervises(
     print(f"ended by themselves within {time.monotonic() - begin:.1f} s")  # noqa: T201
     sandbox.start_worker()
     sandbox.expect_end(ending, State.SUCCEEDED)
-    sandbox.expect_end(deleted, State.CRASHED)
+    sandbox.expect_end(deleted, State.CRASHED, Cause.KILLED)

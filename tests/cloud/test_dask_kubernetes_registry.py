@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dispatcher import Run, State
+from dispatcher.runs.states import Cause
 from tests.cloud import dask_flows, k8s
 from tests.cloud.conftest import PrivateImage, pushed
 from tests.cloud.dask_sandbox import DaskSandbox, dask_sandbox
@@ -79,5 +80,5 @@ def test_the_pull_secret_carries_the_instance_and_no_record_the_password(
 
 
 def test_a_missing_secret_is_named(sandbox: DaskSandbox, runs: dict[str, Run[Any]], private: PrivateImage) -> None:
-    error = sandbox.expect_end(runs["missing key"], State.CRASHED, timeout=120)
+    error = sandbox.expect_end(runs["missing key"], State.CRASHED, Cause.CONFIG_ERROR, timeout=120)
     assert "NO_SUCH_SECRET" in str(error)

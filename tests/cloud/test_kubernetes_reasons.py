@@ -38,7 +38,7 @@ def expect_reason(sandbox: Sandbox, run: Run[Any], words: str) -> None:
     """Wait until ``list`` tells why a run waits; the other places tell the same."""
 
     def listed() -> str:
-        [line] = [line for line in shown("list").splitlines() if line.startswith(run.id)]
+        [line] = [line for line in shown("list", "--full").splitlines() if line.startswith(run.id)]
         return line if words in line else ""
 
     sandbox.wait_until(listed, f"{words!r} in the list")

@@ -137,7 +137,7 @@ def test_dotted_names_of_ours_can_be_imported() -> None:
     others = {
         "dispatcher.execute",
         "dispatcher.toml",
-        *(f"dispatcher.{group}" for group in ("backends", "settings", "storages")),
+        *(f"dispatcher.{group}" for group in ("backends", "secrets", "settings", "storages")),
     }
     missing = []
     for page, text in pages.items():

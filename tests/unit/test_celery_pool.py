@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
 from collections import Counter, deque
 from collections.abc import Iterator
+from multiprocessing import connection
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,8 +63,7 @@ def test_the_end_of_a_process_is_seen_although_a_child_holds_its_pipe() -> None:
     process: Any = SimpleNamespace(_popen=SimpleNamespace(sentinel=reading), pid=child)
     try:
         ProcessPool.__new__(ProcessPool)._track_child_process(process, hub)
-        readable, _, _ = select.select([process._sentinel_poll], [], [], 30)
-        assert readable == [process._sentinel_poll]
+        assert connection.wait([process._sentinel_poll], timeout=30) == [process._sentinel_poll]
         assert os.waitpid(child, os.WNOHANG)[0] == child, "and it can be waited for then"
         os.close(process._sentinel_poll)
     finally:
