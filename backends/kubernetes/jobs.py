@@ -48,6 +48,11 @@ class Jobs:
         self._objects = objects
         self._throttle = LogThrottle(logger)
 
+    @property
+    def deleted_first(self) -> bool:
+        """True if what a Job owns is deleted before it."""
+        return self._objects.deleted_first
+
     def cache(self, handle: Handle) -> Cache | None:
         """Return the cache that covers a handle's Job; None if none is current."""
         return self._watches.current_cache(str(handle["namespace"]), str(handle["instance"]))
@@ -174,7 +179,7 @@ class Jobs:
             cache.note_deletion(key.uid, requested=True)  # before a watch shows its effect
         was_gone = True
         try:
-            was_gone = self._delete(key.namespace, "jobs", key.name, key.uid)
+            was_gone = self._delete(key.namespace, "jobs", key.name, key.uid, foreground=self.deleted_first)
         finally:
             if was_gone and cache is not None:
                 cache.note_deletion(key.uid, requested=False)
@@ -204,9 +209,9 @@ class Jobs:
                 raise
             self._throttle.warn(f"Pods of namespace {namespace} keep their whole grace", error, kind=namespace)
 
-    def _delete(self, namespace: str, kind: str, name: str, uid: str | None, *, grace: int | None = None) -> bool:
+    def _delete(self, namespace: str, kind: str, name: str, uid: str | None, **options: Any) -> bool:
         try:
-            self._api.delete(namespace, kind, name, uid=uid, grace=grace)
+            self._api.delete(namespace, kind, name, uid=uid, **options)
         except ApiError as error:
             # 409: the object of that name has another UID, so ours is gone
             if error.status in {404, 409}:
