@@ -129,7 +129,7 @@ class DaskKubernetesBackend(KubernetesBackend):
             self._identity.current()
         if doubt := self._identity.doubt(handle):
             raise Transient(f"no worker is created: {doubt}", retry_in=MISMATCH_RETRY)
-        self._workers.create(handle, request, names)
+        self._make_workers(handle, request, names)
 
     def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
         self._check_scope(handle)
@@ -138,6 +138,9 @@ class DaskKubernetesBackend(KubernetesBackend):
     def worker_logs(self, handle: Handle, name: str) -> tuple[str, ...]:
         self._check_scope(handle)
         return self._workers.logs(handle, name)
+
+    def _make_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        self._workers.create(handle, request, names)
 
     def _check_scope(self, handle: Handle) -> None:
         if exclusion := self._scope.exclusion(handle):

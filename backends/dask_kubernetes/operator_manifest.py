@@ -8,6 +8,7 @@ https://kubernetes.dask.org/en/latest/operator_resources.html.
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes import worker_pod as pods
 from backends.kubernetes import container_env
 from backends.kubernetes import manifest as jobs
-from backends.kubernetes.attempt_objects import CLUSTER
+from backends.kubernetes.attempt_objects import CLUSTER, MAIN_CONTAINER
 from dispatcher.errors import MissingExtra
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
@@ -130,11 +131,6 @@ def dask_autoscaler(request: Request, uid: str) -> dict[str, Any]:
     }
 
 
-def belongs_to(metadata: Mapping[str, Any], *, job_uid: str) -> bool:
-    """Return True if an object was created for a Job: the operator replaces owner references, and keeps labels."""
-    return (metadata.get("labels") or {}).get(CLUSTER) == job_uid
-
-
 def preload() -> None:
     """Load the default manifests and dask-kubernetes, whose import takes seconds.
 
@@ -160,12 +156,13 @@ def _make_cluster_spec(request: Request, worker: Mapping[str, Any]) -> dict[str,
         cluster_name(request),
         image=worker["image"],
         n_workers=request["workers"]["min"],
-        resources=copy.deepcopy(worker.get("resources") or {}),
-        env=copy.deepcopy(worker["env"]),
+        resources=worker.get("resources") or {},
+        env=worker["env"],
         worker_command="dask worker",
     )
     del made["spec"]["idleTimeout"]  # it would end a cluster under a flow that computes without Dask
-    return made
+    separate: dict[str, Any] = json.loads(json.dumps(made))  # its parts share lists
+    return separate
 
 
 def _written(spec: Mapping[str, Any], container: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +206,8 @@ def _deployed(
 def _own(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return labels and annotations of workers that aren't the cluster's too."""
     labels = {name: value for name, value in (metadata.get("labels") or {}).items() if name not in _LABELS}
-    return {"labels": labels, "annotations": dict(metadata.get("annotations") or {})}
+    annotations = {**(metadata.get("annotations") or {}), MAIN_CONTAINER: "worker"}
+    return {"labels": labels, "annotations": annotations}
 
 
 def _metadata(request: Request, uid: str) -> dict[str, Any]:

@@ -79,29 +79,28 @@ class OperatorClusters:
             if (known := self._names.get(str(handle["uid"]))) is not None:
                 known.difference_update(names)
 
-    def delete(self, namespace: str, name: str, job_uid: str | None) -> bool:
+    def delete(self, namespace: str, name: str, *, labels: Mapping[str, str]) -> bool:
         """Delete what is left of the DaskCluster of this name in the foreground; return True once it is gone.
 
         Args:
             namespace, name: of the DaskCluster.
-            job_uid: the UID of its Job, which must own it; None if that isn't known.
+            labels: that it must have; others' objects are left alone.
 
         Raises:
             Transient: the operator keeps it by a finalizer.
             ApiError, Unclear, Unreachable: of the API.
         """
         with self._lock:
-            self._names.pop(str(job_uid), None)
+            self._names.pop(labels.get(CLUSTER, ""), None)
         left = [
             (kind, word, metadata)
             for kind, word in reversed(_KINDS)
-            if (metadata := self._read(namespace, kind, name)) is not None
-            and (job_uid is None or manifest.belongs_to(metadata, job_uid=job_uid))
+            if (metadata := self._read(namespace, kind, name)) is not None and _has(metadata, labels)
         ]
         for kind, _, metadata in left:
             if _FOREGROUND not in (metadata.get("finalizers") or ()):
                 self._delete(namespace, kind, metadata)
-        pods = self._has_pods(namespace, [str(metadata["labels"][CLUSTER]) for *_, metadata in left] or [job_uid])
+        pods = self._has_pods(namespace, f"dask.org/cluster-name={name}", labels)
         for _, word, metadata in left:
             if metadata.get("deletionTimestamp") and not pods and (own := _foreign(metadata)):
                 what = f"finalizer{'s' if len(own) > 1 else ''} {', '.join(own)} on {word} {namespace}/{name}"
@@ -120,7 +119,7 @@ class OperatorClusters:
     def _adopt(self, key: JobKey, kind: str, word: str) -> Json:
         """Return the existing object of that name, if it was created for this Job."""
         item = self._api.get(key.namespace, kind, key.name)
-        if not manifest.belongs_to(item["metadata"], job_uid=key.uid):
+        if not _has(item["metadata"], {CLUSTER: key.uid}):
             message = f"{word} {key.namespace}/{key.name} was created by somebody else"
             raise Permanent(message, cause=Cause.START_FAILED, reason="AlreadyExists")
         if item["metadata"].get("deletionTimestamp"):
@@ -149,13 +148,10 @@ class OperatorClusters:
             if error.status not in {404, 409}:
                 raise
 
-    def _has_pods(self, namespace: str, job_uids: Sequence[str | None]) -> bool:
-        """Return True if the operator's pods for one of these Jobs still exist."""
-        for uid in filter(None, job_uids):
-            selector = {"labelSelector": f"{CLUSTER}={uid}"}
-            if any(page.get("items") for page in self._api.pages(namespace, "pods", selector, limit=1)):
-                return True
-        return False
+    def _has_pods(self, namespace: str, selector: str, labels: Mapping[str, str]) -> bool:
+        """Return True if the operator's pods still exist."""
+        chosen = ",".join([selector, *(f"{label}={value}" for label, value in labels.items())])
+        return any(page.get("items") for page in self._api.pages(namespace, "pods", {"labelSelector": chosen}, limit=1))
 
 
 def missing_definition(kind: str) -> str:
@@ -168,3 +164,9 @@ def missing_definition(kind: str) -> str:
 
 def _foreign(metadata: Mapping[str, Any]) -> list[str]:
     return [name for name in metadata.get("finalizers") or () if name != _FOREGROUND]
+
+
+def _has(metadata: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Return True if an object has labels: the operator keeps them, and replaces owner references."""
+    own = metadata.get("labels") or {}
+    return all(own.get(label) == value for label, value in labels.items())
