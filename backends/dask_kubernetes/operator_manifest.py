@@ -145,9 +145,7 @@ def _operator() -> Any:
     try:
         from dask_kubernetes import operator
     except ImportError as error:
-        raise MissingExtra(
-            f"operator=True needs {error.name}: pip install 'flow-dispatcher[dask-operator]'"
-        ) from error
+        raise MissingExtra(f"operator=True needs {error.name}: pip install 'flow-dispatcher[dask-operator]'") from error
     return operator
 
 
