@@ -16,7 +16,7 @@ from benchmarks import dask_operator
 from dispatcher import Run, State
 from tests.cloud import dask_flows, k8s
 from tests.cloud.dask_sandbox import DaskSandbox, at_most
-from tests.cloud.sandbox import SMALL, PodServer
+from tests.cloud.sandbox import PodServer
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.timeout(600)]
 
@@ -71,9 +71,8 @@ def test_an_array_is_summed_over_two_workers(sandbox: OperatorSandbox) -> None:
     )
     sandbox.wait_until_started(run)
     sandbox.expect_end(run, State.SUCCEEDED)
-    assert 2 in [event.to_json().get("running") for event in run.events() if event.kind == "workers"], list(
-        run.events()
-    )
+    counts = [event.data.get("running") for event in run.events() if event.kind == "workers"]
+    assert 2 in counts, counts
     assert run.result()["sum"] == sum(number * number for number in range(size))
     assert len(run.result()["workers"]) == 2
 
