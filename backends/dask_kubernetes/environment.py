@@ -119,21 +119,15 @@ class DaskKubernetesEnvironment(PodEnvironment):
     ) -> None:
         self._check_numbers(min_workers, max_workers)
         switches = self._switches(
-            work_stealing=work_stealing,
-            scheduler_logs=scheduler_logs,
-            private_registry=private_registry,
+            work_stealing=work_stealing, scheduler_logs=scheduler_logs, private_registry=private_registry,
             operator=operator,
-        )
-        if operator and scheduler_logs:
-            raise self._wrong("scheduler_logs", "the operator's scheduler keeps its own log; leave it out", True)
+        )  # fmt: skip
         job, job_file = self._read("scheduler_spec", scheduler_spec_file, scheduler_spec, allow_unknown_fields)
         pod, pod_file = self._read("worker_spec", worker_spec_file, worker_spec, allow_unknown_fields)
         self._check_resources("resources", resources)
         self._check_resources("worker_resources", worker_resources)
         super().__init__(
-            labels,
-            on_start,
-            on_exit,
+            labels, on_start, on_exit,
             image=image,
             image_pull_secrets=image_pull_secrets,
             image_pull_policy=image_pull_policy,
@@ -153,7 +147,6 @@ class DaskKubernetesEnvironment(PodEnvironment):
             scheduler_spec_file=job_file,
             worker_spec_file=pod_file,
             **switches,
-            **({"backend": _OPERATOR} if operator else {}),
         )
 
     @property
@@ -251,11 +244,17 @@ class DaskKubernetesEnvironment(PodEnvironment):
         if least > most:
             raise self._wrong("min_workers", f"must be at most max_workers ({most})", least)
 
-    def _switches(self, **switches: Any) -> dict[str, bool]:
+    def _switches(self, **switches: Any) -> dict[str, Any]:
+        """Return the arguments that are True or False, checked, and the backend of runs for the operator."""
         for argument, value in switches.items():
             if not isinstance(value, bool):
                 raise self._wrong(argument, "must be True or False", value)
-        return switches
+        if not switches["operator"]:
+            return switches
+        if switches["scheduler_logs"]:
+            problem = "can't be given with operator=True: the log is in the scheduler's pod; leave it out"
+            raise self._wrong("scheduler_logs", problem, True)
+        return {**switches, "backend": _OPERATOR}
 
     def _docker_secret(self, name: Any, private_registry: bool) -> str | None:
         """Return the name of the secret with the registry's credentials; as in the seed, None without a private one."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DaskOperatorBackend(DaskKubernetesBackend):
-    """Runs flows, each with a Dask cluster of the Dask operator's, on the Kubernetes cluster that the settings choose."""
+    """Runs flows, each with a cluster of the Dask operator's, on the Kubernetes cluster that the settings choose."""
 
     name: ClassVar[str] = manifest.NAME
 
@@ -40,6 +40,7 @@ class DaskOperatorBackend(DaskKubernetesBackend):
         super().__init__(settings)
         self._clusters = OperatorClusters(self._api)
         self._create = create
+        self._make_workers = self._clusters.create
 
     @classmethod
     def preload(cls) -> None:
@@ -86,9 +87,6 @@ class DaskOperatorBackend(DaskKubernetesBackend):
         """Return nothing: the operator's workers have names of its own."""
         self._check_scope(handle)
         return ()
-
-    def _make_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
-        self._clusters.create(handle, request, names)
 
     def _delete(self, handle: Handle | None, request: Request | None, need: Need) -> bool:
         gone = super()._delete(handle, request, need)

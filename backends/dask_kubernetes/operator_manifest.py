@@ -19,7 +19,7 @@ from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes import worker_pod as pods
 from backends.kubernetes import container_env
 from backends.kubernetes import manifest as jobs
-from backends.kubernetes.attempt_objects import CLUSTER, MAIN_CONTAINER
+from backends.kubernetes.attempt_objects import BACKEND, CLUSTER, MAIN_CONTAINER
 from dispatcher.errors import MissingExtra
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
@@ -38,7 +38,7 @@ PORT = 8786  #: of the scheduler
 _MOST_NAME = 53  # letters of a DaskCluster's name that the operator accepts
 _SCHEDULER = "DASK_DISTRIBUTED__SCHEDULER__"
 _NO_WORKERS_TIMEOUT = "300s"
-_LABELS = ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, manifest.BACKEND)
+_LABELS = ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, BACKEND)
 
 #: Fields of a pod that no Deployment may have, and those that the scheduler's pod doesn't get.
 _NOT_OF_DEPLOYMENTS = ("restartPolicy", "activeDeadlineSeconds")

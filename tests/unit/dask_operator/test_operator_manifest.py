@@ -55,21 +55,24 @@ def test_the_environment_travels_and_names_its_own_backend() -> None:
     assert chosen.backend == "dask-operator"
     assert from_json(chosen.to_json()) == chosen
     assert from_json(chosen.to_json()).backend == "dask-operator"
-    assert chosen.cluster().has_operator  # type: ignore[union-attr]
+    assert chosen.cluster().has_operator
 
 
 def test_without_it_nothing_changes() -> None:
     chosen = environment(operator=False)
     assert chosen.backend == "dask-kubernetes"
     assert "operator" not in chosen.to_json()
-    assert not chosen.cluster().has_operator  # type: ignore[union-attr]
+    assert not chosen.cluster().has_operator
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"operator": "yes"}, r"operator must be True or False, got 'yes'"),
-        ({"scheduler_logs": True}, "scheduler_logs the operator's scheduler keeps its own log; leave it out"),
+        ({"operator": "yes"}, "operator: must be True or False, got 'yes'"),
+        (
+            {"scheduler_logs": True},
+            "scheduler_logs: can't be given with operator=True: the log is in the scheduler's pod; leave it out",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: dict[str, Any], problem: str) -> None:
