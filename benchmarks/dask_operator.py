@@ -50,6 +50,7 @@ with KubeCluster(custom_cluster_spec=spec, namespace=os.environ["NAMESPACE"], qu
 #: Label of the operator's pod, as its Helm chart sets it.
 _LABEL = {"app.kubernetes.io/name": "dask-kubernetes-operator"}
 _ACCOUNT = "dask"
+_POD = "dask-operator"
 
 
 class TimedOut(Exception):
@@ -114,29 +115,54 @@ def by_hand(namespace: str, image: str, resources: Json) -> Iterator[ByHand]:
         image: an image with dask-kubernetes, in the cluster and in the Docker engine.
         resources: of every container.
     """
+    with installed(namespace, image):
+        if not _operators():
+            start(namespace, image, resources)
+        yield ByHand(namespace=namespace, image=image, resources=resources)
+
+
+@contextlib.contextmanager
+def installed(namespace: str, image: str) -> Iterator[None]:
+    """Install the operator's resource definitions, which stay, and the rights of its pod in a namespace. At the end
+    delete its resources there, for which it must run.
+
+    Args:
+        namespace: an existing namespace.
+        image: an image with dask-kubernetes, in the Docker engine.
+    """
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=_list(_definitions(image)))
     role = f"{namespace}-{_ACCOUNT}"
     kubectl("create", "serviceaccount", _ACCOUNT, "-n", namespace)
     kubectl("create", "clusterrolebinding", role, "--clusterrole=cluster-admin",
             f"--serviceaccount={namespace}:{_ACCOUNT}")  # fmt: skip
     try:
-        if not _operators():
-            _start_operator(namespace, image, resources)
-        yield ByHand(namespace=namespace, image=image, resources=resources)
+        yield
     finally:
         kubectl("delete", "daskclusters,daskworkergroups,daskautoscalers", "--all", "-n", namespace, "--timeout=60s")
         kubectl("delete", "clusterrolebinding", role)
 
 
-def _start_operator(namespace: str, image: str, resources: Json) -> None:
+def stop(namespace: str) -> None:
+    """Kill the operator's pod of a namespace."""
+    kubectl("delete", "pod", _POD, "-n", namespace, "--grace-period=0", "--force", "--ignore-not-found")
+
+
+def start(namespace: str, image: str, resources: Json) -> None:
+    """Start the operator's pod for one namespace, and wait until it is ready.
+
+    Args:
+        namespace: one with its rights.
+        image: an image with dask-kubernetes, in the cluster.
+        resources: of its container.
+    """
     module = "dask_kubernetes.operator.controller"
     command = ["kopf", "run", "-m", module, "--namespace", namespace, "--liveness=http://0.0.0.0:8080/healthz"]
     probe = {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}
     container = {**_container("operator", image, command, {"USER": "dask"}, resources), "readinessProbe": probe}
-    pod = _pod("dask-operator", container)
+    pod = _pod(_POD, container)
     pod["metadata"]["labels"] = _LABEL
     kubectl("create", "-n", namespace, "-f", "-", stdin=pod)
-    kubectl("wait", "--for=condition=Ready", "pod/dask-operator", "-n", namespace, "--timeout=100s")
+    kubectl("wait", "--for=condition=Ready", f"pod/{_POD}", "-n", namespace, "--timeout=100s")
 
 
 def _operators() -> str:

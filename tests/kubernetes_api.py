@@ -28,6 +28,8 @@ KINDS = {
     "jobs": ("batch/v1", "Job"),
     "pods": ("v1", "Pod"),
     "secrets": ("v1", "Secret"),
+    "daskclusters": ("kubernetes.dask.org/v1", "DaskCluster"),
+    "daskautoscalers": ("kubernetes.dask.org/v1", "DaskAutoscaler"),
     "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
     "events": ("v1", "Event"),
     "resourcequotas": ("v1", "ResourceQuota"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -53,6 +53,7 @@ class DaskKubernetesBackend(KubernetesBackend):
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
         self._workers = WorkerPods(self._api, self._watches, self._jobs)
+        self._make_workers: Callable[[Handle, Request, Sequence[str]], None] = self._workers.create
         self._check_request = manifest.check_request
         self._create = partial(create, throttle=LogThrottle(logger))
         self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
@@ -129,7 +130,7 @@ class DaskKubernetesBackend(KubernetesBackend):
             self._identity.current()
         if doubt := self._identity.doubt(handle):
             raise Transient(f"no worker is created: {doubt}", retry_in=MISMATCH_RETRY)
-        self._workers.create(handle, request, names)
+        self._make_workers(handle, request, names)
 
     def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
         self._check_scope(handle)

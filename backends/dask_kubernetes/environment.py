@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 #: The variable by which Dask is told whether idle workers take tasks from busy ones.
 _WORK_STEALING = "DASK_DISTRIBUTED__SCHEDULER__WORK_STEALING"
 
+#: The backend of runs whose clusters are the Dask operator's.
+_OPERATOR = "dask-operator"
+
 #: Most workers of one run.
 _MAX_WORKERS = 5000
 
@@ -63,6 +66,8 @@ class DaskKubernetesEnvironment(PodEnvironment):
         env: variables of flow and workers. Not for secrets: whoever may read pods reads them.
         secrets: their variables whose values the cluster keeps: ``{"TOKEN": "secret-name/key"}``.
         allow_unknown_fields: accept fields of Job and Pod that this release doesn't know, for newer servers.
+        operator: have the Dask operator run the scheduler and the workers, without TLS. It must run on the cluster; the
+            dispatcher's worker serves the backend ``dask-operator``. ``worker_spec`` is the scheduler's, too.
 
     Raises:
         InvalidInput: an argument is wrong, or Job or Pod can't be used; names the path in the YAML and the reason.
@@ -72,7 +77,7 @@ class DaskKubernetesEnvironment(PodEnvironment):
     added: ClassVar[tuple[str, ...]] = (
         "min_workers", "max_workers", "work_stealing", "scheduler_logs", "private_registry", "docker_secret",
         "scheduler_spec", "worker_spec", "worker_resources", "resources", "image", "image_pull_secrets",
-        "image_pull_policy", "namespace", "env", "secrets", "allow_unknown_fields",
+        "image_pull_policy", "namespace", "env", "secrets", "allow_unknown_fields", "operator",
     )  # fmt: skip
 
     min_workers: int
@@ -83,6 +88,7 @@ class DaskKubernetesEnvironment(PodEnvironment):
     docker_secret: str | None
     scheduler_spec_file: str | None
     worker_spec_file: str | None
+    operator: bool
 
     def __init__(  # noqa: PLR0913, PLR0917 - the seed's arguments, and one keyword per addition
         self,
@@ -109,19 +115,19 @@ class DaskKubernetesEnvironment(PodEnvironment):
         env: Mapping[str, str] | None = None,
         secrets: Mapping[str, str] | None = None,
         allow_unknown_fields: bool = False,
+        operator: bool = False,
     ) -> None:
         self._check_numbers(min_workers, max_workers)
         switches = self._switches(
-            work_stealing=work_stealing, scheduler_logs=scheduler_logs, private_registry=private_registry
-        )
+            work_stealing=work_stealing, scheduler_logs=scheduler_logs, private_registry=private_registry,
+            operator=operator,
+        )  # fmt: skip
         job, job_file = self._read("scheduler_spec", scheduler_spec_file, scheduler_spec, allow_unknown_fields)
         pod, pod_file = self._read("worker_spec", worker_spec_file, worker_spec, allow_unknown_fields)
         self._check_resources("resources", resources)
         self._check_resources("worker_resources", worker_resources)
         super().__init__(
-            labels,
-            on_start,
-            on_exit,
+            labels, on_start, on_exit,
             image=image,
             image_pull_secrets=image_pull_secrets,
             image_pull_policy=image_pull_policy,
@@ -169,6 +175,7 @@ class DaskKubernetesEnvironment(PodEnvironment):
             max_workers=self.max_workers,
             work_stealing=None if self._sets_work_stealing() else self.work_stealing,
             scheduler_logs=self.scheduler_logs,
+            has_operator=self.operator,
         )
 
     def setup(self, storage: Storage) -> None:
@@ -237,11 +244,17 @@ class DaskKubernetesEnvironment(PodEnvironment):
         if least > most:
             raise self._wrong("min_workers", f"must be at most max_workers ({most})", least)
 
-    def _switches(self, **switches: Any) -> dict[str, bool]:
+    def _switches(self, **switches: Any) -> dict[str, Any]:
+        """Return the arguments that are True or False, checked, and the backend of runs for the operator."""
         for argument, value in switches.items():
             if not isinstance(value, bool):
                 raise self._wrong(argument, "must be True or False", value)
-        return switches
+        if not switches["operator"]:
+            return switches
+        if switches["scheduler_logs"]:
+            problem = "can't be given with operator=True: the log is in the scheduler's pod; leave it out"
+            raise self._wrong("scheduler_logs", problem, True)
+        return {**switches, "backend": _OPERATOR}
 
     def _docker_secret(self, name: Any, private_registry: bool) -> str | None:
         """Return the name of the secret with the registry's credentials; as in the seed, None without a private one."""

@@ -71,6 +71,37 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     Raises:
         Permanent: its cluster or namespace isn't served, its image isn't known, or its Job or Pod can't be used.
     """
+    request, spec = flow_request(attempt, settings, module=module, backend=NAME)
+    job = request["job"]
+    _set_cluster(job["spec"]["template"]["spec"], attempt.name, settings.group(KubernetesSettings))
+    request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
+    pod = pods.template(spec, attempt, job=job, dask_env=pods.tls_env(CERT, KEY))
+    _mount_tls(pod["spec"], attempt.name)
+    pod_digest = pod["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(pod)
+    request["workers"] = {
+        **numbers(attempt.environment),
+        "container": pod["spec"]["containers"][0]["name"],
+        "digest": pod_digest,
+        "pod": pod,
+    }
+    return request
+
+
+def flow_request(
+    attempt: Attempt, settings: Settings, *, module: str, backend: str
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """Return the request of an attempt's Job, which has no cluster yet, and the Pod of workers: the user's own, checked
+    as far as it is read here, or the default.
+
+    Args:
+        attempt: the attempt.
+        settings: of the worker that claimed it.
+        module: the Python module that the flow's container runs.
+        backend: the name in the label of the backend's objects.
+
+    Raises:
+        Permanent: as :func:`draft`.
+    """
     environment = attempt.environment
     spec = environment.get(_WORKER)
     if spec is not None and (problems := worker_spec.structure_problems(spec)):
@@ -79,21 +110,10 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     _check_namespace(spec, request["namespace"])
     job = request["job"]
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
-        metadata["labels"][BACKEND] = NAME
+        metadata["labels"][BACKEND] = backend
     request |= image_pull.of_registry(environment, instance=job["metadata"]["labels"][jobs.INSTANCE], settings=settings)
     image_pull.add(job["spec"]["template"]["spec"], environment, request, spec=environment.get(_JOB))
-    _set_cluster(job["spec"]["template"]["spec"], attempt.name, settings.group(KubernetesSettings))
-    request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
-    pod = pods.template(spec if spec is not None else _default_pod(), attempt, job=job, cert=CERT, key=KEY)
-    _mount_tls(pod["spec"], attempt.name)
-    pod_digest = pod["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(pod)
-    request["workers"] = {
-        **_numbers(environment),
-        "container": pod["spec"]["containers"][0]["name"],
-        "digest": pod_digest,
-        "pod": pod,
-    }
-    return request
+    return request, spec if spec is not None else _default_pod()
 
 
 def check_request(request: Request, settings: Settings) -> None:
@@ -217,7 +237,7 @@ def _default_pod() -> Mapping[str, Any]:
     return specs.parse(text, source="worker_pod.yaml", kind="Pod")
 
 
-def _numbers(environment: Mapping[str, Any]) -> dict[str, int]:
+def numbers(environment: Mapping[str, Any]) -> dict[str, int]:
     """Return the least and greatest number of workers."""
     least, most = environment.get("min_workers", 1), environment.get("max_workers", 2)
     if not isinstance(least, int) or not isinstance(most, int) or not 0 <= least <= most:

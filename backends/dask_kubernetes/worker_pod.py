@@ -39,7 +39,7 @@ _NANNY_ENV = {
 
 
 def template(
-    spec: Mapping[str, Any], attempt: Attempt, *, job: Mapping[str, Any], cert: str, key: str
+    spec: Mapping[str, Any], attempt: Attempt, *, job: Mapping[str, Any], dask_env: Mapping[str, str]
 ) -> dict[str, Any]:
     """Return the Pod of an attempt's workers, without their names, owner and scheduler.
 
@@ -47,14 +47,13 @@ def template(
         spec: the user's own Pod, checked, or the default.
         attempt: the attempt.
         job: its Job as it is sent.
-        cert: path of the certificate in the worker's container.
-        key: path of its key.
+        dask_env: variables that the worker gets beside the user's own, such as those of :func:`tls_env`.
     """
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(dict(spec))}
     pod.pop("status", None)
     pod["metadata"] = _metadata(pod.get("metadata") or {}, job)
     _set_pod(pod["spec"], attempt, job["spec"]["template"]["spec"])
-    _set_container(pod["spec"], attempt, job["spec"]["template"]["spec"], _dask_env(cert, key))
+    _set_container(pod["spec"], attempt, job["spec"]["template"]["spec"], dask_env)
     pod["metadata"]["annotations"][MAIN_CONTAINER] = pod["spec"]["containers"][0]["name"]
     return pod
 
@@ -94,7 +93,7 @@ def _set_container(
     for argument, field in (("image_pull_policy", "imagePullPolicy"), ("worker_resources", "resources")):
         if environment.get(argument):
             worker[field] = copy.deepcopy(environment[argument])
-    worker["command"] = _command(pod, worker_options.parse(worker))
+    worker["command"] = _command(pod)
     worker.pop("args", None)
     user_env = {entry.get("name") for entry in worker["env"]}
     defaults = {name: value for name, value in _NANNY_ENV.items() if name not in user_env}
@@ -104,14 +103,19 @@ def _set_container(
             *container_env.plain(environment.get("env") or {}),
             *container_env.of_secrets(environment.get("secrets") or {}),
             *container_env.plain(attempt.variables),
-            *container_env.plain(dask_env),
+            *container_env.plain({"DISPATCHER__EMBEDDED": "false", **dask_env}),
         ],
     )
     _mount_scratch(pod, worker)
 
 
-def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> list[str]:
-    """Return the worker's command, without its name. What the user gave goes before what is chosen here."""
+def options_of(pod: Mapping[str, Any]) -> list[str]:
+    """Return the options of ``dask worker`` for a user's own Pod. What is in it goes before what is chosen here.
+
+    Args:
+        pod: the pod's spec, whose first container has the user's command and arguments.
+    """
+    options = worker_options.parse(pod["containers"][0])
     chosen = {
         "--nthreads": str(worker_size.threads(pod)),
         "--memory-limit": worker_size.memory(pod),
@@ -120,12 +124,22 @@ def _command(pod: Mapping[str, Any], options: worker_options.WorkerOptions) -> l
     }
     names = options.names()
     words = [word for name, value in chosen.items() if name not in names for word in (name, value)]
+    return [*words, *options.words]
+
+
+def _command(pod: Mapping[str, Any]) -> list[str]:
+    """Return the worker's command, without its name."""
     program = ["python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny"]
-    return [*program, "--no-dashboard", "--dashboard-address", _PAGES, "--preload", PRELOAD, *words, *options.words]
+    return [*program, "--no-dashboard", "--dashboard-address", _PAGES, "--preload", PRELOAD, *options_of(pod)]
 
 
-def _dask_env(cert: str, key: str) -> dict[str, str]:
-    """Return the configuration of Dask's TLS, for the worker and for clients in its tasks."""
+def tls_env(cert: str, key: str) -> dict[str, str]:
+    """Return the configuration of Dask's TLS, for the worker and for clients in its tasks.
+
+    Args:
+        cert: path of the certificate in the worker's container.
+        key: path of its key.
+    """
     prefix = "DASK_DISTRIBUTED__COMM"
     roles = {
         f"{prefix}__TLS__{role}__{name}": path
@@ -133,7 +147,6 @@ def _dask_env(cert: str, key: str) -> dict[str, str]:
         for name, path in (("CERT", cert), ("KEY", key))
     }
     return {
-        "DISPATCHER__EMBEDDED": "false",
         f"{prefix}__REQUIRE_ENCRYPTION": "True",
         f"{prefix}__TLS__CA_FILE": cert,
         **roles,

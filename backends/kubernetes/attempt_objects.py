@@ -30,11 +30,13 @@ class AttemptObjects:
     Attributes:
         selector: selects the backend's objects among those of an installation.
         has_workers: pods with the label :data:`WORKER` may be part of it.
+        deleted_first: what the Job owns is deleted before it: the Job's deletion is in the foreground.
         dependents: kind, and suffix to the Job's name, of each object that the Job owns. Workers can't read them.
     """
 
     selector: str
     has_workers: bool = False
+    deleted_first: bool = False
     dependents: tuple[tuple[str, str], ...] = (("secrets", ""),)
 
     def of_instance(self, instance: str) -> str:

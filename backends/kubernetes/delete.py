@@ -55,7 +55,7 @@ def delete(jobs: Jobs, handle: Handle, need: Need = Need.WHOLE_GRACE) -> bool:
             return False  # the watch will see its end
         job = jobs.job(handle, None, was_here=True) if deleted_here else None
     remains = Remains(job, [*jobs.pods(handle, cache), *jobs.workers(handle, cache)])
-    if remains.is_blocked:
+    if remains.is_blocked and not jobs.objects.deleted_first:
         jobs.delete(key)
     return _delete_remains(jobs, key.namespace, key.name, remains, with_secret=not deleted_here)
 

@@ -45,7 +45,7 @@ class Jobs:
         self._api = api
         self._watches = watches
         self._identity = identity
-        self._objects = objects
+        self.objects = objects
         self._throttle = LogThrottle(logger)
 
     def cache(self, handle: Handle) -> Cache | None:
@@ -116,7 +116,7 @@ class Jobs:
         as the cache keeps them: workers, too."""
         namespace, metadata = request["namespace"], request["job"]["metadata"]
         pods = list(self._listed(namespace, "pods", f"job-name={metadata['name']}"))
-        if self._objects.has_workers:
+        if self.objects.has_workers:
             listed = self._listed(namespace, "pods", f"{WORKER},identifier={metadata['labels']['identifier']}")
             pods += [pod for pod in listed if is_worker_of(pod, metadata["name"])]
         return pods
@@ -128,7 +128,7 @@ class Jobs:
         Raises:
             Transient: one that watches stopped to show wasn't found, and may be on another cluster.
         """
-        if not self._objects.has_workers:
+        if not self.objects.has_workers:
             return []
         key = JobKey.of(handle)
         if cache is None or (cache.job(key.uid)[0] is None and not cache.workers(key.uid)):
@@ -159,13 +159,13 @@ class Jobs:
     def all_jobs(self, namespace: str, instance: str) -> list[Json]:
         """Return all Jobs of an installation in a namespace, trimmed as the cache keeps them."""
         cache = self._watches.current_cache(namespace, instance)
-        selector = self._objects.of_instance(instance)
+        selector = self.objects.of_instance(instance)
         return cache.jobs() if cache is not None else list(self._listed(namespace, "jobs", selector))
 
     def all_pods(self, namespace: str, instance: str) -> list[Json]:
         """Return all pods of an installation in a namespace, trimmed as the cache keeps them."""
         cache = self._watches.current_cache(namespace, instance)
-        selector = self._objects.of_instance(instance)
+        selector = self.objects.of_instance(instance)
         return cache.all_pods() if cache is not None else list(self._listed(namespace, "pods", selector))
 
     def delete(self, key: JobKey, cache: Cache | None = None) -> bool:
@@ -174,7 +174,7 @@ class Jobs:
             cache.note_deletion(key.uid, requested=True)  # before a watch shows its effect
         was_gone = True
         try:
-            was_gone = self._delete(key.namespace, "jobs", key.name, key.uid)
+            was_gone = self._delete(key.namespace, "jobs", key.name, key.uid, foreground=self.objects.deleted_first)
         finally:
             if was_gone and cache is not None:
                 cache.note_deletion(key.uid, requested=False)
@@ -187,7 +187,7 @@ class Jobs:
     def delete_dependents(self, namespace: str, name: str) -> None:
         """Delete what the Job of that name owned beside its pods. What isn't there is left alone, and what may not be
         deleted is left to the Job's deletion: a worker without the right can have created none."""
-        for kind, suffix in self._objects.dependents:
+        for kind, suffix in self.objects.dependents:
             try:
                 self._delete(namespace, kind, f"{name}{suffix}", None)
             except ApiError as error:
@@ -206,9 +206,9 @@ class Jobs:
                 raise
             self._throttle.warn(f"Pods of namespace {namespace} keep their whole grace", error, kind=namespace)
 
-    def _delete(self, namespace: str, kind: str, name: str, uid: str | None, *, grace: int | None = None) -> bool:
+    def _delete(self, namespace: str, kind: str, name: str, uid: str | None, **options: Any) -> bool:
         try:
-            self._api.delete(namespace, kind, name, uid=uid, grace=grace)
+            self._api.delete(namespace, kind, name, uid=uid, **options)
         except ApiError as error:
             # 409: the object of that name has another UID, so ours is gone
             if error.status in {404, 409}:

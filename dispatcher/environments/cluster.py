@@ -17,9 +17,11 @@ class ClusterSpec:
         max_workers: most workers at a time.
         work_stealing: whether idle workers take tasks from busy ones; None leaves it to the configuration of Dask.
         scheduler_logs: whether the scheduler's own INFO lines go to the run's log, and not only its warnings.
+        has_operator: whether an operator runs scheduler and workers, and adapts them. Then the runner only connects.
     """
 
     min_workers: int
     max_workers: int
     work_stealing: bool | None
     scheduler_logs: bool
+    has_operator: bool = False

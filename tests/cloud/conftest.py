@@ -25,7 +25,7 @@ from tests.integration.workers import ROOT
 IMAGE = "flow-dispatcher-runner:cloud"
 #: With all that a worker of any backend on a cluster and the pods of a Dask cluster import; numpy is for Dask arrays.
 WORKER_IMAGE = "flow-dispatcher-worker:cloud"
-WORKER_ARGUMENTS = ("--build-arg", "EXTRAS=[dask-kubernetes]", "--build-arg", "INSTALL=numpy>=2,<3")
+WORKER_ARGUMENTS = ("--build-arg", "EXTRAS=[dask-operator]", "--build-arg", "INSTALL=numpy>=2,<3")
 
 
 def _skip_or_fail(reason: str) -> None:

@@ -26,7 +26,10 @@ EXTRAS = sorted(
 )
 
 #: Extras that contain others, whose programs then work too.
-CONTENTS = {"dask-kubernetes": ("dask", "kubernetes")}
+CONTENTS = {
+    "dask-kubernetes": ("dask", "kubernetes"),
+    "dask-operator": ("dask", "kubernetes", "dask-kubernetes"),
+}
 
 #: What an author writes, with the types of the interfaces.
 SUBCLASSES = """

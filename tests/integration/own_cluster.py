@@ -88,6 +88,7 @@ def opened(
                 on_report=workers.follow, on_end=ends.append,
             ) as cluster,
         ):  # fmt: skip
+            assert isinstance(cluster, DaskCluster)
             yield OwnCluster(cluster, workers, ends)
     finally:
         workers.end()

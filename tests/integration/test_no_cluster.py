@@ -68,7 +68,7 @@ def test_gc_of_a_cluster_that_can_not_be_asked(
     rest = _gc(server_url, file)
     assert rest.returncode == 0
     lines = rest.stderr.splitlines()
-    for name in ("dask-kubernetes", "kubernetes"):
+    for name in ("dask-kubernetes", "dask-operator", "kubernetes"):
         assert any(line.startswith(f"backend {name} was skipped: ") for line in lines), rest.stderr
 
 

@@ -227,6 +227,7 @@ def test_without_it_nothing_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     (finding,) = misspelt(["DISPATCHER__PROCESSES__NICENESS"], registry.SETTINGS.names())
     assert finding.level == "warning"
     with pytest.raises(
-        InvalidInput, match=r"unknown backend 'processes'; known: dask-kubernetes, kubernetes, local, remote$"
+        InvalidInput,
+        match=r"unknown backend 'processes'; known: dask-kubernetes, dask-operator, kubernetes, local, remote$",
     ):
         registry.backend("processes")

@@ -26,7 +26,12 @@ _LOG_TIMEOUT = 5.0  # seconds to wait for each part of a container's log
 _CORE = "/api/v1"
 
 #: API groups with their versions; all other kinds are of the core group.
-_GROUPS = {"jobs": "batch/v1", "networkpolicies": "networking.k8s.io/v1"}
+_GROUPS = {
+    "daskautoscalers": "kubernetes.dask.org/v1",
+    "daskclusters": "kubernetes.dask.org/v1",
+    "jobs": "batch/v1",
+    "networkpolicies": "networking.k8s.io/v1",
+}
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 _JSON = "application/json"
@@ -124,12 +129,26 @@ class Api:
         """Return a namespace; ``timeout`` is in seconds."""
         return self._request("GET", f"{_CORE}/namespaces/{_quoted(name)}", timeout=timeout)
 
-    def delete(self, namespace: str, kind: str, name: str, *, uid: str | None = None, grace: int | None = None) -> Json:
-        """Delete an object, and in the background what it owns; with ``uid`` only that very object.
+    def delete(
+        self,
+        namespace: str,
+        kind: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        grace: int | None = None,
+        foreground: bool = False,
+    ) -> Json:
+        """Delete an object and what it owns.
 
-        ``grace`` is in seconds, for a pod: how long its containers get after SIGTERM; by default as its spec says.
+        Args:
+            namespace, kind, name: of the object.
+            uid: delete only that very object.
+            grace: seconds that a pod's containers get after SIGTERM; by default as its spec says.
+            foreground: what it owns is deleted before it; else afterwards, in the background.
         """
-        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        policy = "Foreground" if foreground else "Background"
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         if grace is not None:

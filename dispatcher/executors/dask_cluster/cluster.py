@@ -7,7 +7,6 @@ computes doesn't slow it down. Who starts the workers is told their names by rep
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import threading
 from collections import deque
@@ -15,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dispatcher.errors import MissingExtra, Permanent
+from dispatcher.errors import Permanent
 from dispatcher.executors.dask_cluster.executor import ClusterExecutor
 from dispatcher.executors.dask_cluster.messages import ClusterLine
+from dispatcher.executors.dask_cluster.operator_cluster import OperatorCluster, check_dask
 from dispatcher.executors.dask_cluster.scheduler_process import SchedulerProcess
 from dispatcher.executors.dask_cluster.tls import Tls
 from dispatcher.executors.received_lines import emit
@@ -78,11 +78,7 @@ class DaskCluster:
         on_report: Callable[[WorkerReport], None],
         on_end: Callable[[SchedulerEnd], None],
     ) -> None:
-        if importlib.util.find_spec("distributed") is None:
-            raise MissingExtra(
-                "a run's own Dask cluster needs distributed in the flow's image: "
-                "pip install 'flow-dispatcher[dask-kubernetes]'"
-            )
+        check_dask()
         self._on_report, self._on_end = on_report, on_end
         self._changed = threading.Condition()
         self._report: WorkerReport | None = None
@@ -186,6 +182,20 @@ class DaskCluster:
         self._on_end(end)
 
 
+def make_cluster(
+    spec: ClusterSpec,
+    variables: Mapping[str, str],
+    *,
+    on_report: Callable[[WorkerReport], None],
+    on_end: Callable[[SchedulerEnd], None],
+) -> DaskCluster | OperatorCluster:
+    """Return the cluster that an environment asks for: a new one, or the one that an operator makes. Arguments as those
+    of :class:`DaskCluster`."""
+    if spec.has_operator:
+        return OperatorCluster(spec, variables, on_report=on_report)
+    return DaskCluster(spec, variables, on_report=on_report, on_end=on_end)
+
+
 @contextlib.contextmanager
 def open_cluster(
     spec: ClusterSpec,
@@ -193,9 +203,9 @@ def open_cluster(
     *,
     on_report: Callable[[WorkerReport], None],
     on_end: Callable[[SchedulerEnd], None],
-) -> Iterator[DaskCluster]:
-    """Yield a new :class:`DaskCluster`, whose arguments these are, and close it afterwards."""
-    cluster = DaskCluster(spec, variables, on_report=on_report, on_end=on_end)
+) -> Iterator[DaskCluster | OperatorCluster]:
+    """Yield what :func:`make_cluster` returns, whose arguments these are, and close it afterwards."""
+    cluster = make_cluster(spec, variables, on_report=on_report, on_end=on_end)
     try:
         yield cluster
     finally:

@@ -16,17 +16,17 @@ class ClusterExecutor(DaskExecutor):
 
     Args:
         address: the scheduler's address.
-        tls: the cluster's certificate.
+        tls: the cluster's certificate; None for a cluster without.
         has_ended: returns True once the scheduler has died: there is nothing to end any more.
     """
 
-    def __init__(self, address: str, tls: Tls, has_ended: Callable[[], bool]) -> None:
+    def __init__(self, address: str, tls: Tls | None, has_ended: Callable[[], bool]) -> None:
         super().__init__(address)
         self._tls = tls
         self._has_ended = has_ended
 
     def _connect(self, distributed: Any, target: Any) -> Any:
-        self.client_kwargs = {"security": self._tls.security()}
+        self.client_kwargs = {} if self._tls is None else {"security": self._tls.security()}
         return super()._connect(distributed, target)
 
     def _new_session(self, **options: Any) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from dispatcher.environments.cluster import ClusterSpec
 from dispatcher.errors import RunInterrupt, SchedulerInterrupt
 from dispatcher.executors.current import cluster_executor
-from dispatcher.executors.dask_cluster.cluster import DaskCluster, SchedulerEnd
+from dispatcher.executors.dask_cluster.cluster import SchedulerEnd, make_cluster
 from dispatcher.runner.container.memory import oom_kills
 from dispatcher.runner.scheduler_end import outcome_of
 from dispatcher.runs.cluster import WorkerReport
@@ -62,7 +62,7 @@ class AttemptCluster:
         self._has_ended = has_ended
         self._unsent = threading.Event()
         self._oom_kills_before = oom_kills()
-        self._cluster = DaskCluster(
+        self._cluster = make_cluster(
             spec, os.environ, on_report=lambda _report: self._unsent.set(), on_end=self._end_flow
         )
         threading.Thread(target=self._send_changes, name="dispatcher-workers", daemon=True).start()

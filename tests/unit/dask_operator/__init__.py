@@ -1,0 +1,1 @@
+"""Tests of clusters of the Dask operator."""
