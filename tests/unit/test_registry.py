@@ -112,7 +112,7 @@ def test_names_of_ours() -> None:
     assert registry.environment("LocalEnvironment").backend == "local"
     assert RemoteEnvironment.backend == "remote"
     with pytest.raises(
-        InvalidInput, match=r"unknown backend 'mars'; known: dask-kubernetes, kubernetes, local, remote$"
+        InvalidInput, match=r"unknown backend 'mars'; known: dask-kubernetes, dask-operator, kubernetes, local, remote$"
     ):
         registry.backend("mars")
 

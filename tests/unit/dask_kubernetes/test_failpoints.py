@@ -27,6 +27,9 @@ STEPS = {
     "cluster.policy_made": ("networkpolicies", NAME),
 }
 
+#: Of the Dask operator's backend, which has tests of its own.
+OF_OPERATOR = {"cluster.operator_made"}
+
 #: Failpoints after a submission.
 OF_WORKERS = {"cluster.worker_made", "cluster.worker_deleted"}
 
@@ -39,7 +42,7 @@ def disarmed() -> Iterator[None]:
 
 def test_each_failpoint_has_a_test() -> None:
     names = {name for name in failpoint_scan.found() if name.startswith("cluster.")}
-    assert names == STEPS.keys() | OF_WORKERS
+    assert names == STEPS.keys() | OF_WORKERS | OF_OPERATOR
 
 
 @pytest.mark.parametrize("end", ENDS)

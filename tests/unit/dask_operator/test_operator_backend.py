@@ -14,12 +14,14 @@ from dispatcher import DaskKubernetesEnvironment
 from dispatcher.errors import Permanent, Transient
 from dispatcher.inspection.finding import Finding, Level
 from dispatcher.runs.states import Cause
+from dispatcher.support.failpoints import FailpointError, arm
 from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError
 from tests.unit.dask_kubernetes.clusters import names_of, start_flow
 from tests.unit.kubernetes import jobs
 from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, settings
 from tests.unit.kubernetes.test_doctor import FOUND, ended, with_pod
 
+KINDS = ("daskclusters", "daskautoscalers")
 KOPF = "kopf.zalando.org/KopfFinalizerMarker"
 
 
@@ -39,6 +41,26 @@ def backend(serving: FakeApiServer, tmp_path: Path) -> Iterator[DaskOperatorBack
     backend = DaskOperatorBackend(settings(tmp_path, serving.port))
     yield backend
     backend.close()
+
+
+@pytest.fixture
+def make_backend(serving: FakeApiServer, tmp_path: Path) -> Iterator[Callable[[], DaskOperatorBackend]]:
+    """Make backends, each as a process of its own would have it."""
+    backends: list[DaskOperatorBackend] = []
+
+    def make() -> DaskOperatorBackend:
+        backends.append(DaskOperatorBackend(settings(tmp_path, serving.port)))
+        return backends[-1]
+
+    yield make
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    yield
+    arm("")
 
 
 @pytest.fixture
@@ -87,6 +109,26 @@ def test_a_cluster_from_nothing_is_created_all_the_same(
     assert [state.name for state in backend.workers(handle)] == ["w1"]
     assert backend.delete_workers(handle, ["w1"])
     assert backend.workers(handle) == []
+
+
+@pytest.mark.parametrize("end", [FailpointError, Transient])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_worker_of_ours_that_dies_after_an_object_is_followed_by_one_that_goes_on(
+    number: int,
+    end: type[Exception],
+    request_: Any,
+    handle: Any,
+    cluster: FakeCluster,
+    backend: DaskOperatorBackend,
+    make_backend: Callable[[], DaskOperatorBackend],
+) -> None:
+    arm(f"cluster.operator_made={'raise' if end is FailpointError else 'reply_lost'}@{number}")
+    with pytest.raises(end):
+        backend.create_workers(handle, request_, ["w1"])
+    assert len(names_of(cluster, "daskautoscalers")) == number - 1
+    make_backend().create_workers(handle, request_, ["w1"])
+    assert names_of(cluster, "daskclusters") == names_of(cluster, "daskautoscalers") == [NAME]
+    assert {cluster.get(kind, NAME)["metadata"]["ownerReferences"][0]["uid"] for kind in KINDS} == {handle["uid"]}
 
 
 def test_the_object_of_somebody_else_ends_the_attempt(
