@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from dispatcher.storage.local import LocalStorage
     from dispatcher.storage.module import ModuleStorage
     from dispatcher.storage.redis import RedisStorage
+    from dispatcher.storage.s3.storage import S3Storage
 
     __version__: str
 
@@ -89,6 +90,7 @@ __all__ = [
     "RunCrashed",
     "RunError",
     "RunTimedOut",
+    "S3Storage",
     "SealBroken",
     "ServerUnavailable",
     "Settings",
@@ -142,6 +144,7 @@ _HOMES = {
     "dispatcher.storage.local": ("LocalStorage",),
     "dispatcher.storage.module": ("ModuleStorage",),
     "dispatcher.storage.redis": ("RedisStorage",),
+    "dispatcher.storage.s3.storage": ("S3Storage",),
     "dispatcher.flows.task": ("Task", "gather", "task"),
 }
 #: Packages that pages name in full, so that ``import dispatcher`` is enough for ``dispatcher.storage.from_json``.

@@ -162,7 +162,7 @@ class SealBroken(DispatcherError):
 
 
 class ServerUnavailable(DispatcherError, ConnectionError):
-    """Redis can't be reached, or refuses access.
+    """Redis, or the service of a storage, can't be reached, or Redis refuses access.
 
     ``may_exist`` is True if a submit was sent and its reply was lost, so that the run may exist. Submitting again with
     the same ``idempotency_key`` is safe then. ``denied`` is True if the server doesn't know the user, or doesn't allow

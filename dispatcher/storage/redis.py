@@ -6,49 +6,15 @@ Used where records are open, by submitters and workers. Reads and writes through
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dispatcher.errors import InvalidFlow, InvalidInput, SealBroken
 from dispatcher.flows.flow import Flow, as_flow, unpack_flow
 from dispatcher.storage.base import Storage
+from dispatcher.storage.code_cache import code_cache
 
 if TYPE_CHECKING:
     from dispatcher.records.blobs import Blobs
-
-
-class _CodeCache:
-    """Sealed code that this process read last, by digest. Bytes, not flows: each run gets a flow object of its own.
-
-    Args:
-        max_bytes: size of the cache.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._entries: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, digest: str) -> bytes | None:
-        with self._lock:
-            if digest in self._entries:
-                self._entries.move_to_end(digest)
-            return self._entries.get(digest)
-
-    def put(self, digest: str, data: bytes) -> None:
-        with self._lock:
-            self._entries[digest] = data
-            self._entries.move_to_end(digest)
-            while sum(map(len, self._entries.values())) > self._max_bytes:
-                self._entries.popitem(last=False)
-
-    def clear(self) -> None:
-        with self._lock:
-            self._entries.clear()
-
-
-_code_cache = _CodeCache(max_bytes=64 * 2**20)
 
 
 class RedisStorage(Storage):
@@ -109,10 +75,10 @@ class RedisStorage(Storage):
         return data
 
     def _read(self, location: str) -> bytes:
-        data = _code_cache.get(location)
+        data = code_cache.get(location)
         if data is None:
             data = self._fetch(location)
-            _code_cache.put(location, data)
+            code_cache.put(location, data)
         return data
 
     def _fetch(self, location: str) -> bytes:

@@ -24,6 +24,7 @@ _CLASSES = {
     "Parameter": "the parameters of a flow are those of its function",
     "RemoteDaskEnvironment": "use RemoteEnvironment(executor='dispatcher.executors.DaskExecutor', "
     "executor_kwargs={'address': …})",
+    "S3": "use S3Storage",
 }
 
 _ATTRIBUTES = {

@@ -9,8 +9,8 @@ import copy
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -104,6 +104,7 @@ class StorageService:
         installed: True if it stores only flows of installed modules.
         ready: True if an added flow needs no build.
         runs: True if its runner (``get_env_runner``) can be called here.
+        variables: what its runner's process needs to reach the storage, such as credentials.
     """
 
     storage: Storage
@@ -112,6 +113,7 @@ class StorageService:
     installed: bool = False
     ready: bool = True
     runs: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def kept(storage: Storage, location: str) -> Any:
@@ -213,7 +215,7 @@ class StorageContract:
             assert not PROJECT_MODULES & set(sys.modules)
             assert sys.path == path
             if service.runs:
-                assert another.get_env_runner(location)({PARAMETERS: '{"count": 3}'}) == TOTAL
+                assert another.get_env_runner(location)({**service.variables, PARAMETERS: '{"count": 3}'}) == TOTAL
         finally:
             forget(PROJECT_MODULES)
 
@@ -252,9 +254,9 @@ class StorageContract:
                 service.storage.get_env_runner(location)
             return
         run = service.storage.get_env_runner(location)
-        assert run({PARAMETERS: '{"a": 3, "b": 4}'}) == 7
+        assert run({**service.variables, PARAMETERS: '{"a": 3, "b": 4}'}) == 7
         with pytest.raises(InvalidParameters, match="missing parameter 'a'"):
-            run({})
+            run(service.variables)
         for wrong in ("[1]", "{"):
             with pytest.raises(InvalidParameters, match=PARAMETERS):
-                run({PARAMETERS: wrong})
+                run({**service.variables, PARAMETERS: wrong})

@@ -30,7 +30,7 @@ from dispatcher.serialization import pack
 from dispatcher.storage import base
 from dispatcher.storage.answer import ChildDied
 from dispatcher.storage.base import Storage
-from dispatcher.storage.redis import _code_cache, _CodeCache
+from dispatcher.storage.code_cache import CodeCache, code_cache
 from dispatcher.testing import StorageContract, StorageService
 from dispatcher.testing.modules import module
 from tests.conformance.layers import in_its_image
@@ -101,7 +101,7 @@ class PickledStorageContract(StorageContract):
 class TestRedisStorage(PickledStorageContract):
     @pytest.fixture(params=["memory", "redis"])
     def service(self, request: pytest.FixtureRequest) -> Iterator[StorageService]:
-        _code_cache.clear()
+        code_cache.clear()
         opened = (
             blobs_in_memory() if request.param == "memory" else blobs_in_redis(request.getfixturevalue("server_url"))
         )
@@ -227,7 +227,7 @@ class Counted(Blobs):
 
 @pytest.fixture
 def counted() -> Iterator[Counted]:
-    _code_cache.clear()
+    code_cache.clear()
     with blobs_in_memory() as blobs:
         yield Counted(blobs)
 
@@ -257,7 +257,7 @@ def test_code_that_was_changed_is_not_opened(counted: Counted) -> None:
 
 
 def test_what_is_kept_in_this_process_is_bounded() -> None:
-    recent = _CodeCache(max_bytes=10)
+    recent = CodeCache(max_bytes=10)
     recent.put("a", b"12345")
     recent.put("b", b"12345")
     assert recent.get("a") == b"12345"

@@ -180,7 +180,6 @@ class DockerEngine:
             image, _command(["run", location, _ANSWER_PATH]), environment=dict(variables), entrypoint=[]
         )
         try:
-            container.start()
             self._show(container)
             code = container.wait()["StatusCode"]
             try:
@@ -198,11 +197,16 @@ class DockerEngine:
             container.remove(force=True)
 
     def _show(self, container: Any) -> None:
-        """Print the container's output as it comes, until the container ends."""
+        """Start the container, and print its output as it comes, until it ends.
+
+        The stream is attached first, as ``docker run`` does: one that is attached while the container ends may have no
+        end.
+        """
         from docker.utils.socket import frames_iter
 
-        stream = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1, "logs": 1})
+        stream = container.attach_socket(params={"stdout": 1, "stderr": 1, "stream": 1})
         try:
+            container.start()
             for number, data in frames_iter(stream, tty=False):
                 print(data.decode(errors="replace"), end="", file=sys.stderr if number == 2 else sys.stdout)
         finally:
