@@ -15,6 +15,7 @@ from dispatcher.runs.states import Cause
 QUOTA = "exceeded quota"  #: part of the API server's message where a quota is exhausted
 MISSING = re.compile("not found|non-existent")  #: part of a node's message about an object that doesn't exist
 EVENT_GRACE = 5.0  # seconds for which an event isn't reported: most are over by then
+WARNING_GRACE = 8.0  # seconds for which a warning of no row isn't reported, as a start often outlives one
 START_GRACE = 30.0  # seconds for which a start that makes no progress isn't reported, where nothing says why
 MISSING_OBJECT_TIMEOUT = 60.0  # seconds after which a missing object counts as a mistake
 IMAGE_NOT_FOUND_TIMEOUT = 90.0  # seconds after which an image that the registry lacks counts as a mistake

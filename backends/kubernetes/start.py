@@ -26,6 +26,7 @@ from backends.kubernetes.reason_table import (
     SECRET_MISSING,
     START_GRACE,
     TABLE,
+    WARNING_GRACE,
     Field,
     Rule,
 )
@@ -90,7 +91,8 @@ class Start:
         flow = container_state(pod, self.container)
         placed = "placed" if pod.get("spec", {}).get("nodeName") else "unplaced"
         reason = str((flow.get("waiting") or {}).get("reason") or "")
-        return self._without_reason(placed, reason, lambda: self._stalled(pod))
+        grace = WARNING_GRACE if self._newest_warning(pod) else START_GRACE
+        return self._without_reason(placed, reason, lambda: self._stalled(pod), grace=grace)
 
     def without_pod(self) -> Observation:
         """Return the observation of an active Job without a pod: quota, Pod Security, a missing ServiceAccount."""
@@ -203,10 +205,12 @@ class Start:
             return f"no scheduler has looked at its pod: does one named {scheduler} run?"
         return f"node {node} hasn't started its container yet, and says nothing about it"
 
-    def _without_reason(self, step: str, reason: str, message: Callable[[], str]) -> Observation:
+    def _without_reason(
+        self, step: str, reason: str, message: Callable[[], str], *, grace: float = START_GRACE
+    ) -> Observation:
         """Return the observation of a start that makes no progress, where nothing says why. Each step has a clock."""
         started, _ = self.clocks.setdefault(step, (self.now, ""))
-        text = message() if self.now - started >= START_GRACE else ""
+        text = message() if self.now - started >= grace else ""
         return Observation(phase=Phase.WAITING, reason=reason, message=text)
 
     def _apply(self, rule: Rule, reason: str, message: str, *, grace: float = 0.0) -> Observation:

@@ -104,6 +104,8 @@ def event_note(event: Event) -> str:
         parts.append(wait_of(event))
     elif event.kind is EventKind.WORKERS:
         parts += workers_of(event)
+    elif event.kind is EventKind.UNKNOWN and data.get("message"):
+        parts.append(str(data["message"]))
     elif data.get("cause"):
         parts.append(_describe_end(data))
     if event.kind is EventKind.CLAIMED and data.get("owner"):

@@ -54,7 +54,8 @@ def explain(
         lines += _queue_status(record, now, queues or {}, depth)
     if record.unknown_since is not None:
         lost = format_duration(now - record.unknown_since)
-        lines.append(f"Its infrastructure has not been seen for {lost}; the run is not considered dead.")
+        why = f": {record.unknown_why}" if record.unknown_why else ""
+        lines.append(f"Its infrastructure has not been seen for {lost}{why}. The run is not considered dead.")
     if record.wait is not None:
         cause = f" ({record.wait.cause})" if record.wait.cause is not None else ""
         lines.append(f"It waits{cause}: {record.wait.text}")

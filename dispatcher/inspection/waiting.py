@@ -46,7 +46,8 @@ def why_waiting(
 
 def _reason(record: Record, now: float, workers: Sequence[WorkerInfo] | None) -> str:
     if record.unknown_since is not None:
-        return f"out of sight for {format_duration(now - record.unknown_since)}"
+        why = f": {record.unknown_why}" if record.unknown_why else ""
+        return f"out of sight for {format_duration(now - record.unknown_since)}{why}"
     if record.state is State.AWAITING_RETRY:
         left = (record.due_at or now) - now
         return f"attempt {record.attempt} is due {f'in {format_duration(left)}' if left > 0 else 'now'}"

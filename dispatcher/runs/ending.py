@@ -80,6 +80,7 @@ def end(  # noqa: PLR0913 - one keyword per fact of an end
         owner="",
         due_at=None,
         unknown_since=None,
+        unknown_why="",
         paused_since=None,
         wait=None,
         workers=None if workers is None else workers.over(),

@@ -62,6 +62,7 @@ def observe(
         return None
     after = record.but(
         unknown_since=None if visible else record.unknown_since or now,
+        unknown_why="" if visible else record.unknown_why,
         last_cause=last_cause,
         last_message=record.last_message if new_message is None else new_message,
         paused=record.paused if paused else record.paused_at(now),
@@ -70,6 +71,21 @@ def observe(
     )
     events = () if visible == was_visible else (event(after, EventKind.SEEN if visible else EventKind.UNKNOWN, now),)
     return Change(before=record, after=after, events=events)
+
+
+def lose_sight(record: Record, now: float, *, why: str = "") -> Change | None:
+    """Note that the infrastructure can't be observed.
+
+    Args:
+        record: the run.
+        now: the server's clock, in seconds since the epoch.
+        why: the reason; the first one is kept until the infrastructure is observed again.
+    """
+    change = observe(record, now, visible=False)
+    if change is None or not why:
+        return change
+    after = change.after.but(unknown_why=why[:LONGEST_MESSAGE])
+    return Change(before=record, after=after, events=(event(after, EventKind.UNKNOWN, now, message=after.unknown_why),))
 
 
 def observe_start(

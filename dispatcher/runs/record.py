@@ -61,6 +61,7 @@ class Record:
     handle: Mapping[str, Any] | None = None  #: the infrastructure of this attempt
     leftovers: tuple[Mapping[str, Any], ...] = ()  #: infrastructure of ended attempts, until it is confirmed gone
     unknown_since: float | None = None  #: since when the infrastructure can't be observed
+    unknown_why: str = ""  #: what kept it from being observed first; empty if that isn't known
     last_cause: Cause | None = None  #: why it waits, or, once it runs, why it is being ended
     last_message: str = ""  #: the message that came with it
     wait: Wait | None = None  #: why it waits now, for people to see
@@ -322,7 +323,7 @@ def _each_optional(load: Callable[..., Any], *names: str) -> dict[str, Callable[
 _LOADERS: Mapping[str, Callable[[bytes], Any]] = {
     "id": run_id_of,
     **_each(name_of, "signature", "spec_digest", "key", "owner", "holder", "change"),
-    **_each(decoded, "last_message"),
+    **_each(decoded, "last_message", "unknown_why"),
     **_each(whole_of, "version", "attempt", "epoch", "rings", "retries_used", "free_retries"),
     **_each(number_of, "created_at", "queued_at", "rung_at", "paused"),
     **_each_optional(number_of, "due_at", "started_at", "settled_at", "ended_at", "unknown_since", "paused_since"),

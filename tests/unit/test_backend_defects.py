@@ -32,6 +32,7 @@ class DefectiveBackend(ScriptedBackend):
     def __init__(self) -> None:
         super().__init__()
         self.broken: set[str] = set()
+        self.answers: dict[str, Any] = {}  #: of ``submit``, in the place of a handle
         self.calls: dict[str, int] = {}
 
     def _call(self, name: str, about: Any) -> None:
@@ -45,7 +46,8 @@ class DefectiveBackend(ScriptedBackend):
 
     def submit(self, request: Request, secrets: Mapping[str, str]) -> Handle:
         self._call("submit", request)
-        return super().submit(request, secrets)
+        handle = super().submit(request, secrets)
+        return next((answer for name, answer in self.answers.items() if name in str(request)), handle)
 
     def poll(self, handles: Sequence[Handle]) -> list[Observation]:
         self._call("poll", handles)
@@ -109,6 +111,17 @@ def test_what_raises_while_an_attempt_starts_ends_it_once(call: str, caplog: pyt
     assert logged.exc_info is not None
     scene.round()
     assert scene.backend.calls[call] == 2, "once for each run"
+
+
+@pytest.mark.parametrize("answer", [None, "job-1", ["job-1"], {"name": {1, 2}}, {1: "job-1"}], ids=repr)
+def test_a_submit_that_returns_no_handle_ends_the_attempt(answer: Any) -> None:
+    scene = DefectiveScene()
+    scene.backend.answers["bad1"] = answer
+    bad, good = scene.both(scene.provisioned)
+    assert (bad.state, good.state) == (State.CRASHED, State.PENDING)
+    assert bad.outcome is not None
+    assert bad.outcome.cause is Cause.START_FAILED
+    assert "submit of backend scripted raised TypeError: a handle is a JSON object, got" in bad.outcome.message
 
 
 def test_a_creation_that_a_supervisor_repeats_ends_the_attempt_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -28,12 +29,14 @@ class ReportingBackend(ScriptedBackend):
         self.asked: list[tuple[str, bool]] = []
         self.reading = threading.Event()
         self.reading.set()
+        self.answer: Callable[[CrashReport], Any] = lambda report: report
         self.log: tuple[str, ...] | Exception = ("read later",)
 
     def crash_report(self, handle: Handle, *, lines_known: bool) -> CrashReport:
         self.asked.append((str(handle["name"]), lines_known))
         self.reading.wait(30)
-        return CrashReport(text="flow: terminated\n\x1b[31mproxy: running", lines=() if lines_known else ("it said",))
+        report = CrashReport(text="flow: terminated\n\x1b[31mproxy: running", lines=() if lines_known else ("it said",))
+        return self.answer(report)
 
     def logs(self, handle: Handle) -> tuple[str, ...]:
         if isinstance(self.log, Exception):
@@ -74,6 +77,18 @@ def test_a_crash_that_is_observed(scene: Scene) -> None:
     assert isinstance(error, RunCrashed)
     assert error.report == report_of(scene)
     assert any("Crash report:\nflow: terminated" in note for note in error.__notes__)
+
+
+def test_a_backend_that_returns_no_report_costs_the_report_alone(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    backend(scene).answer = lambda report: None
+    record = scene.running("r1")
+    observe(scene, record, phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
+    scene.until(lambda: backend(scene).asked and not scene.record("r1").leftovers, "its teardown")
+    assert (scene.record("r1").state, report_of(scene)) == (State.CRASHED, "")
+    assert "Run r1: its crash report can't be read: the backend returned None" in caplog.text
 
 
 def test_a_crash_that_its_runner_reports(scene: Scene) -> None:

@@ -105,9 +105,9 @@ def test_on_its_way(state: State, words: str) -> None:
 
 
 def test_lost_sight() -> None:
-    record = running().but(unknown_since=NOW - 300, last_cause=Cause.UNSCHEDULABLE)
+    record = running().but(unknown_since=NOW - 300, unknown_why="no answer", last_cause=Cause.UNSCHEDULABLE)
     lines = " ".join(explain(record, now=NOW, workers=[]))
-    assert "not been seen for 5m 00s" in lines
+    assert "not been seen for 5m 00s: no answer. The run is not considered dead." in lines
     assert "unschedulable" in lines
 
 

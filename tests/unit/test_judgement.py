@@ -12,6 +12,7 @@ from dispatcher.inspection.explain import explain
 from dispatcher.runs import infrastructure
 from dispatcher.runs import transitions as t
 from dispatcher.runs.change import Change
+from dispatcher.runs.events import EventKind
 from dispatcher.runs.indexes import next_due
 from dispatcher.runs.outcome import Outcome
 from dispatcher.runs.record import Record
@@ -58,6 +59,22 @@ def test_infrastructure_in_an_unknown_state_ends_nothing() -> None:
     assert (judgement.delete, judgement.end) == (False, None)
     record = noted(running(), unknown, 9)
     assert (record.state, record.unknown_since) == (State.RUNNING, 9)
+
+
+def test_why_infrastructure_is_unknown_is_noted_until_it_is_seen_again() -> None:
+    silent = Observation(phase=Phase.UNKNOWN, reason="Transient", message="401 Unauthorized")
+    first = decide(running(), silent, 9).step
+    assert first is not None
+    change = first(running(), 9)
+    assert change is not None
+    assert [(event.kind, event.data["message"]) for event in change.events] == [(EventKind.UNKNOWN, "401 Unauthorized")]
+    record = change.after
+    again = decide(record, replace(silent, message="still 401"), 10).step
+    assert again is not None
+    assert again(record, 10) is None, "nothing is written while it lasts"
+    assert record.unknown_why == "401 Unauthorized"
+    seen = noted(record, Observation(phase=Phase.RUNNING), 11)
+    assert (seen.unknown_since, seen.unknown_why) == (None, "")
 
 
 def test_infrastructure_that_was_not_observed_yet_changes_nothing() -> None:

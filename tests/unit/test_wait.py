@@ -159,6 +159,7 @@ def test_what_is_stored_is_bounded_and_read_back() -> None:
         (pending(), ""),
         (pending(paused_since=1.0), "held by a quota queue"),
         (pending(unknown_since=1.0), "out of sight for 9.0 s"),
+        (pending(unknown_since=1.0, unknown_why="401 Unauthorized"), "out of sight for 9.0 s: 401 Unauthorized"),
         (pending(wait=NO_NODE), "Unschedulable: 0/1 nodes are available"),
         (queued().but(state=State.AWAITING_RETRY, attempt=2, due_at=12.0), "attempt 2 is due in 2.0 s"),
         (queued().but(state=State.RUNNING, owner="w1", started_at=1.0), ""),

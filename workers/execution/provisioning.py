@@ -6,6 +6,7 @@ send the same request again, which creates or adopts. Called by the execute task
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
@@ -37,6 +38,7 @@ from dispatcher.serialization.seals import Stored
 from dispatcher.serialization.signing_keys import spec_digest
 from dispatcher.settings import Settings
 from dispatcher.support.failpoints import failpoint
+from dispatcher.support.short_repr import short_repr
 from dispatcher.support.tracebacks import described, message_of
 from workers.attempt_users import AttemptUsers
 from workers.execution.set_up import set_up
@@ -187,7 +189,7 @@ class Provisioner:
             backend = self.backend(record.spec.route.backend)
             set_up(self.records, backend, request["body"], worker=self.owner)
         with self._permanent_errors(record, "submit"):
-            handle = backend.submit(request["body"], variables)
+            handle = _checked(backend.submit(request["body"], variables))
         failpoint("provision.submitted", record.id, lost=Transient)
         return handle
 
@@ -336,3 +338,18 @@ def as_permanent(error: Exception, record: Record, call: str, owner: str) -> Per
     logger.error("Run %s: internal error %s: %s; the attempt ends", record.id, reference, text, exc_info=error)
     where = f"its traceback is in the log of worker {owner}, reference {reference}"
     return Permanent(f"internal error: {text}; {where}", cause=Cause.START_FAILED, reason=kind)
+
+
+def _checked(handle: Any) -> Handle:
+    """Return what a backend's ``submit`` returned.
+
+    Raises:
+        TypeError: it isn't a JSON object, so it couldn't be stored.
+    """
+    if isinstance(handle, Mapping) and all(isinstance(name, str) for name in handle):
+        try:
+            json.dumps(dict(handle))
+            return handle
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"a handle is a JSON object, got {short_repr(handle, 200)}")

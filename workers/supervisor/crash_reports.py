@@ -17,6 +17,7 @@ from dispatcher.records.base import Records
 from dispatcher.records.leases import Lease
 from dispatcher.runs import infrastructure
 from dispatcher.runs.record import Record
+from dispatcher.support.short_repr import short_repr
 from workers.supervisor.log_tails import LOG_LINES, OUTCOME_LINES, lines_of
 from workers.supervisor.request_threads import RequestThreads
 from workers.supervisor.shards import Shards
@@ -83,8 +84,9 @@ class CrashReports:
         for key, report in self._threads.results():
             run_id, attempt = key
             lease = shards.lease(self._begun.get(key, ""))
-            if isinstance(report, Exception):
-                logger.info("Run %s: its crash report can't be read: %s", run_id, report)
+            if not isinstance(report, CrashReport):
+                why = report if isinstance(report, Exception) else f"the backend returned {short_repr(report, 200)}"
+                logger.info("Run %s: its crash report can't be read: %s", run_id, why)
             elif report.text and lease is not None:
                 try:
                     try_update(self._store, run_id, attempt, report, lease)

@@ -50,11 +50,11 @@ def judge(record: Record, observation: Observation, now: float, *, silent: bool)
     if node_lost and observation.phase is not Phase.RUNNING:
         if silent:  # two sources agree
             return Judgement(end=_outcome(record, observation, now))
-        return Judgement(step=partial(infrastructure.observe, visible=False), delete=unwanted)
+        return Judgement(step=partial(infrastructure.lose_sight, why=observation.message), delete=unwanted)
     if observation.phase is Phase.UNKNOWN:
         if record.state is State.CANCELLING and silent:  # nobody can tell it to end, and its runner doesn't live
             return Judgement(end=Outcome(cause=Cause.CANCELLED, message="cancelled"))
-        return Judgement(step=partial(infrastructure.observe, visible=False), delete=unwanted)
+        return Judgement(step=partial(infrastructure.lose_sight, why=observation.message), delete=unwanted)
     if observation.phase in OVER:
         return Judgement(end=_outcome(record, observation, now))
     if unwanted:

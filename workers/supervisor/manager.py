@@ -17,7 +17,7 @@ from dispatcher.records.base import Records
 from dispatcher.serialization import KeyRing
 from dispatcher.settings import Settings
 from dispatcher.support.log_throttle import LogThrottle
-from dispatcher.support.tracebacks import message_of
+from dispatcher.support.tracebacks import described, is_defect
 from workers.backend_cache import BackendCache
 from workers.execution.provisioning import Provisioner
 from workers.identity import Identity
@@ -157,9 +157,9 @@ class SupervisorManager:
         except (ServerUnavailable, LeasePassed):
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {message_of(error)}"
+            reason = described(error)
             if self._throttle.due(f"{subject} {reason}") is not None:
-                logger.exception("Error in %s, which is tried again: %s", subject, reason)
+                logger.error("Error in %s, which is tried again: %s", subject, reason, exc_info=is_defect(error))
 
     def _connected(self) -> Records:
         if self._records is None:

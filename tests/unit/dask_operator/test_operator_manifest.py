@@ -17,7 +17,7 @@ from tests.unit.kubernetes import jobs
 from tests.unit.kubernetes.backends import NAME, settings
 
 LIMITS = {"limits": {"cpu": "2", "memory": "1Gi"}}
-POD = {
+POD: dict[str, Any] = {
     "kind": "Pod",
     "metadata": {"labels": {"team": "a"}},
     "spec": {
@@ -43,6 +43,12 @@ def environment(**arguments: Any) -> DaskKubernetesEnvironment:
 
 def request_of(worker: Settings, **arguments: Any) -> Any:
     return manifest.build(jobs.attempt(environment(**arguments)), worker)
+
+
+def test_the_policy_of_the_settings_holds(worker: Settings) -> None:
+    pod = {**POD, "spec": {**POD["spec"], "volumes": [{"name": "node", "hostPath": {"path": "/etc"}}]}}
+    with pytest.raises(Permanent, match=r"worker_spec: spec[.]volumes\[0\][.]hostPath[.]path"):
+        request_of(worker, worker_spec=pod)
 
 
 def container_of(worker: Settings, part: str, **arguments: Any) -> Any:

@@ -208,13 +208,13 @@ ROWS: dict[str, tuple[Observation, str, Cause | None, str]] = {
         "its pod names node nowhere (spec.nodeName), which hasn't taken it: does that node exist?",
     ),
     "a warning that no row knows, before a node": (
-        observed(pod(scheduled=False), events=[warning("SomethingNew", "no luck\n")], after=30),
+        observed(pod(scheduled=False), events=[warning("SomethingNew", "no luck\n")], after=8),
         "PodInitializing",
         None,
         "its pod isn't on a node yet; its last warning: SomethingNew: no luck",
     ),
     "a warning that no row knows, on a node": (
-        observed(pod(READY), events=[warning("SomethingNew", "no luck")], after=30),
+        observed(pod(READY), events=[warning("SomethingNew", "no luck")], after=8),
         "PodInitializing",
         None,
         "node node-1 hasn't started its container yet; its last warning: SomethingNew: no luck",
