@@ -29,7 +29,7 @@ class ReportingBackend(ScriptedBackend):
         self.asked: list[tuple[str, bool]] = []
         self.reading = threading.Event()
         self.reading.set()
-        self.answer: Callable[[CrashReport], Any] = lambda report: report
+        self.answer: Callable[[CrashReport], CrashReport] = lambda report: report
         self.log: tuple[str, ...] | Exception = ("read later",)
 
     def crash_report(self, handle: Handle, *, lines_known: bool) -> CrashReport:
@@ -83,7 +83,7 @@ def test_a_backend_that_returns_no_report_costs_the_report_alone(
     scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    backend(scene).answer = lambda report: None
+    backend(scene).answer = lambda report: None  # type: ignore[assignment, return-value]
     record = scene.running("r1")
     observe(scene, record, phase=Phase.ENDED, cause=Cause.OOM_KILLED, exit_code=137)
     scene.until(lambda: backend(scene).asked and not scene.record("r1").leftovers, "its teardown")

@@ -73,8 +73,8 @@ def test_why_infrastructure_is_unknown_is_noted_until_it_is_seen_again() -> None
     assert again is not None
     assert again(record, 10) is None, "nothing is written while it lasts"
     assert record.unknown_why == "401 Unauthorized"
-    seen = noted(record, Observation(phase=Phase.RUNNING), 11)
-    assert (seen.unknown_since, seen.unknown_why) == (None, "")
+    later = noted(record, Observation(phase=Phase.RUNNING), 11)
+    assert (later.unknown_since, later.unknown_why) == (None, "")
 
 
 def test_infrastructure_that_was_not_observed_yet_changes_nothing() -> None:
