@@ -74,6 +74,7 @@ ALLOWED = {
     ("dispatcher/storage/redis.py", "RedisStorage.get_flow", "unpack_flow"): "the location is the digest",
     ("dispatcher/storage/local.py", "LocalStorage.get_flow", "unpack_flow"): "the location holds the digest",
     ("dispatcher/storage/docker/storage.py", "DockerStorage.get_flow", "unpack_flow"): "the location holds the digest",
+    ("dispatcher/storage/s3/storage.py", "S3Storage.get_flow", "unpack_flow"): "the location holds the digest",
     ("dispatcher/environments/callbacks.py", "Callback.function", "unpack"): "the verified spec holds it",
     ("dispatcher/runner/direct.py", "FileStorage.get_flow", "unpack_flow"): "a file of the container's own image",
     (
