@@ -18,7 +18,7 @@ FOLDERS = {
 
 
 def test_each_folder_has_a_row() -> None:
-    rows = re.findall(r"^\| `([a-z_/]+)` \| .+ \| `([a-z_/]+\.(?:py|lua))` \|$", PAGE, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([a-z0-9_/]+)` \| .+ \| `([a-z0-9_/]+\.(?:py|lua))` \|$", PAGE, flags=re.MULTILINE)
     assert {folder for folder, _ in rows} == FOLDERS
     assert [file for folder, file in rows if str(Path(file).parent) != folder] == []
 
