@@ -22,6 +22,8 @@ import tests
 from tests.chaos.figures import SAID, Figures
 from tests.waiting import wait_until
 
+pytest_plugins = ["tests.kubernetes_fixtures"]
+
 #: Flows of test modules travel by value: a bundle of all tests with each submit would hide what a test is about.
 cloudpickle.register_pickle_by_value(tests)
 

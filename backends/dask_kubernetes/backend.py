@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from backends.base import Handle, Request, WorkerState
-from backends.container.runner import RUNNER
 from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes.create import create
 from backends.dask_kubernetes.pull_secrets import PullSecrets
@@ -21,9 +20,9 @@ from backends.kubernetes.backend import KubernetesBackend
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.jobs import MISMATCH_RETRY
 from backends.kubernetes.settings import KubernetesSettings
+from backends.kubernetes.submission import Manifest
 from dispatcher.errors import Permanent, Transient
 from dispatcher.executors.dask_cluster.certificates import make_certificate
-from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.states import Cause
 from dispatcher.settings import Settings
 from dispatcher.support.log_throttle import LogThrottle
@@ -39,10 +38,28 @@ ADDRESS_TIMEOUT = 60.0
 _POLL_INTERVAL = 0.5  # seconds
 
 
+class ClusterWorkers(Protocol):
+    """The workers of an attempt's Dask cluster, as :class:`~backends.dask_kubernetes.workers.WorkerPods` has them."""
+
+    def states(self, handle: Handle) -> list[WorkerState]:
+        """Return the workers of an attempt, gone ones too."""
+
+    def create(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
+        """Create workers of these names, unless they exist."""
+
+    def delete(self, handle: Handle, names: Sequence[str]) -> bool:
+        """Delete workers; return True once all of them are gone."""
+
+    def logs(self, handle: Handle, name: str) -> tuple[str, ...]:
+        """Return the last lines of a worker's container."""
+
+
 class DaskKubernetesBackend(KubernetesBackend):
     """Runs flows, each with a Dask cluster of its own, on the Kubernetes cluster that the settings choose."""
 
     name: ClassVar[str] = manifest.NAME
+
+    _manifest: ClassVar[Manifest] = manifest
 
     objects: ClassVar[AttemptObjects] = AttemptObjects(
         selector=f"{BACKEND}={manifest.NAME}",
@@ -52,9 +69,7 @@ class DaskKubernetesBackend(KubernetesBackend):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
-        self._workers = WorkerPods(self._api, self._watches, self._jobs)
-        self._make_workers: Callable[[Handle, Request, Sequence[str]], None] = self._workers.create
-        self._check_request = manifest.check_request
+        self._workers: ClusterWorkers = WorkerPods(self._api, self._watches, self._jobs)
         self._create = partial(create, throttle=LogThrottle(logger))
         self._pull_secrets = PullSecrets(self._api, self._settings.group(KubernetesSettings))
 
@@ -63,15 +78,6 @@ class DaskKubernetesBackend(KubernetesBackend):
         super().preload()
         manifest.preload()
         make_certificate()  # imports Dask
-
-    def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
-        request = manifest.build(attempt, self._settings, module=module)
-        identity = self._identity.of_namespace(request["namespace"])
-        return {**request, "identity": identity} if identity else request
-
-    def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
-        request = manifest.draft(attempt, self._settings)
-        return request, manifest.objections(request, self._settings)
 
     def rendered(self, request: Request) -> str:
         """Return the Job and a worker's Pod as YAML documents. Secrets aren't shown."""
@@ -123,14 +129,14 @@ class DaskKubernetesBackend(KubernetesBackend):
 
     def create_workers(self, handle: Handle, request: Request, names: Sequence[str]) -> None:
         self._check_scope(handle)
-        self._check_request(request, self._settings)
+        self._manifest.check_request(request, self._settings)
         if (handle["namespace"], handle["name"]) != (request["namespace"], request["job"]["metadata"]["name"]):
             raise Permanent(f"Job {handle['name']} is of another request", cause=Cause.CONFIG_ERROR, reason="Refused")
         with translated(self._api, handle["namespace"]):
             self._identity.current()
         if doubt := self._identity.doubt(handle):
             raise Transient(f"no worker is created: {doubt}", retry_in=MISMATCH_RETRY)
-        self._make_workers(handle, request, names)
+        self._workers.create(handle, request, names)
 
     def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
         self._check_scope(handle)

@@ -25,6 +25,7 @@ from backends.kubernetes import manifest as jobs
 from backends.kubernetes.attempt_objects import BACKEND, CLUSTER, WORKER
 from backends.kubernetes.job_policy import JobPolicy
 from backends.kubernetes.settings import KubernetesSettings
+from dispatcher.executors.dask_cluster.tls import Tls
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
 from dispatcher.support.escaping import escaped, shown
@@ -75,7 +76,7 @@ def draft(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) 
     job = request["job"]
     _set_cluster(job["spec"]["template"]["spec"], attempt.name, settings.group(KubernetesSettings))
     request["digest"] = job["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(job)
-    pod = pods.template(spec, attempt, job=job, dask_env=pods.tls_env(CERT, KEY))
+    pod = pods.template(spec, attempt, job=job, dask_env=Tls(cert=CERT, key=KEY).variables())
     _mount_tls(pod["spec"], attempt.name)
     pod_digest = pod["metadata"]["annotations"][jobs.DIGEST] = jobs.digest(pod)
     request["workers"] = {

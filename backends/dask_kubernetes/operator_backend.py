@@ -7,12 +7,10 @@ is deleted in the foreground, so that they go before it, and what they consist o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from backends.base import Handle, Request, WorkerState
-from backends.container.runner import RUNNER
-from backends.dask_kubernetes import manifest as dask_manifest
+from backends.base import Handle, Request
 from backends.dask_kubernetes import operator_manifest as manifest
 from backends.dask_kubernetes.backend import DaskKubernetesBackend
 from backends.dask_kubernetes.operator_objects import OperatorClusters
@@ -22,7 +20,7 @@ from backends.kubernetes.cluster.connection import load_sdk
 from backends.kubernetes.cluster.errors import translated
 from backends.kubernetes.create import create
 from backends.kubernetes.grace import Need
-from dispatcher.runs.attempt import Attempt
+from backends.kubernetes.submission import Manifest
 from dispatcher.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,27 +32,19 @@ class DaskOperatorBackend(DaskKubernetesBackend):
 
     name: ClassVar[str] = manifest.NAME
 
+    _manifest: ClassVar[Manifest] = manifest
+
     objects: ClassVar[AttemptObjects] = AttemptObjects(selector=f"{BACKEND}={manifest.NAME}", deleted_first=True)
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__(settings)
-        self._clusters = OperatorClusters(self._api)
+        self._workers = self._clusters = OperatorClusters(self._api)
         self._create = create
-        self._make_workers = self._clusters.create
 
     @classmethod
     def preload(cls) -> None:
         load_sdk()
         manifest.preload()
-
-    def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
-        request = manifest.build(attempt, self._settings, module=module)
-        identity = self._identity.of_namespace(request["namespace"])
-        return {**request, "identity": identity} if identity else request
-
-    def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
-        request = manifest.draft(attempt, self._settings)
-        return request, dask_manifest.objections(request, self._settings)
 
     def rendered(self, request: Request) -> str:
         """Return the Job, the DaskCluster and the DaskAutoscaler as YAML documents. Secrets aren't shown."""
@@ -73,21 +63,6 @@ class DaskOperatorBackend(DaskKubernetesBackend):
         """Return the names of the least workers, and of at least one, which stands for the cluster."""
         return super().first_workers(request) or ("w1",)
 
-    def workers(self, handle: Handle) -> list[WorkerState]:
-        self._check_scope(handle)
-        return self._clusters.states(handle)
-
-    def delete_workers(self, handle: Handle, names: Sequence[str]) -> bool:
-        """Return True: the operator deletes its workers."""
-        self._check_scope(handle)
-        self._clusters.forget(handle, names)
-        return True
-
-    def worker_logs(self, handle: Handle, name: str) -> tuple[str, ...]:
-        """Return nothing: the operator's workers have names of its own."""
-        self._check_scope(handle)
-        return ()
-
     def _delete(self, handle: Handle | None, request: Request | None, need: Need) -> bool:
         gone = super()._delete(handle, request, need)
         target = handle if handle is not None else request
@@ -99,4 +74,4 @@ class DaskOperatorBackend(DaskKubernetesBackend):
             name = manifest.cluster_name(target)
             labels = {"identifier": str(target["job"]["metadata"]["labels"]["identifier"])}
         with translated(self._api, target["namespace"]):
-            return self._clusters.delete(str(target["namespace"]), name, labels=labels) and gone
+            return self._clusters.delete_cluster(str(target["namespace"]), name, labels=labels) and gone

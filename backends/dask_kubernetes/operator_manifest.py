@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.base import Request
@@ -17,6 +17,7 @@ from backends.container import runner
 from backends.container.errors import refused
 from backends.dask_kubernetes import manifest
 from backends.dask_kubernetes import worker_pod as pods
+from backends.dask_kubernetes.manifest import check_request, objections
 from backends.kubernetes import container_env
 from backends.kubernetes import manifest as jobs
 from backends.kubernetes.attempt_objects import BACKEND, CLUSTER, MAIN_CONTAINER
@@ -24,6 +25,8 @@ from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import MissingExtra
 from dispatcher.runs.attempt import Attempt
 from dispatcher.settings import Settings
+
+__all__ = ["build", "check_request", "dask_autoscaler", "dask_cluster", "draft", "objections"]
 
 #: The backend's name, in a label of everything that it creates; also that of its extra.
 NAME = "dask-operator"
@@ -38,6 +41,7 @@ PORT = 8786  #: of the scheduler
 
 _MOST_NAME = 53  # letters of a DaskCluster's name that the operator accepts
 _SCHEDULER = "DASK_DISTRIBUTED__SCHEDULER__"
+_BLOCKED_HANDLERS = f"{_SCHEDULER}BLOCKED_HANDLERS"
 _LABELS = ("identifier", "flow_run_id", "attempt", jobs.INSTANCE, BACKEND)
 
 #: Fields of a pod that no Deployment may have, and those that the scheduler's pod doesn't get.
@@ -51,7 +55,7 @@ _OF_WORKER_ALONE = frozenset({"ports", "startupProbe", "lifecycle"})
 def build(attempt: Attempt, settings: Settings, *, module: str = runner.RUNNER) -> Request:
     """Return the request of an attempt; arguments and errors as :func:`backends.dask_kubernetes.manifest.build`."""
     request = draft(attempt, settings, module=module)
-    if problems := manifest.objections(request, settings):
+    if problems := objections(request, settings):
         raise refused("; ".join(problems))
     return request
 
@@ -109,6 +113,7 @@ def dask_cluster(request: Request, uid: str) -> dict[str, Any]:
     scheduler, group = spec["scheduler"], spec["worker"]
     (hosting,), (working,) = scheduler["spec"]["containers"], group["spec"]["containers"]
     hosting["args"][0:1] = ["dask", "scheduler"]  # distributed has no program of the name that is written there
+    hosting["env"] = _scheduler_env(hosting["env"])
     working["args"] += ["--no-nanny", *worker["command"][2:]]
     common = {name: value for name, value in worker.items() if name not in _OF_WORKER_ALONE}
     scheduler["spec"] = _deployed(pod["spec"], _container(common, hosting), without=_OF_WORKERS)
@@ -180,6 +185,15 @@ def _dask_env(environment: Mapping[str, Any], spec: Mapping[str, Any], settings:
     own |= {*(environment.get("env") or {}), *(environment.get("secrets") or {})}
     own = {name.upper() for name in own}
     return {name: value for name, value in chosen.items() if name not in own}
+
+
+def _scheduler_env(variables: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the variables of the scheduler's container: the worker's, but for the calls that it blocks.
+
+    A flow's code reaches it by ``run_function``, which the files of Prefect 0.10 block.
+    """
+    others = [variable for variable in variables if str(variable.get("name")).upper() != _BLOCKED_HANDLERS]
+    return container_env.merged(others, container_env.plain({_BLOCKED_HANDLERS: "['feed']"}))
 
 
 def _container(written: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,13 +73,18 @@ class OperatorClusters:
             failpoint("cluster.operator_made", str(body["metadata"]["annotations"][jobs.RUN]), lost=Transient)
         self._know(key.uid, names)
 
-    def forget(self, handle: Handle, names: Sequence[str]) -> None:
-        """Take it that these workers aren't wanted any more: the operator deletes them."""
+    def delete(self, handle: Handle, names: Sequence[str]) -> bool:
+        """Take it that these workers aren't wanted any more, and return True: the operator deletes them."""
         with self._lock:
             if (wanted := self._names.get(str(handle["uid"]))) is not None:
                 wanted.difference_update(names)
+        return True
 
-    def delete(self, namespace: str, name: str, *, labels: Mapping[str, str]) -> bool:
+    def logs(self, handle: Handle, name: str) -> tuple[str, ...]:
+        """Return nothing: the operator's workers have names of its own."""
+        return ()
+
+    def delete_cluster(self, namespace: str, name: str, *, labels: Mapping[str, str]) -> bool:
         """Delete what is left of the DaskCluster of this name in the foreground; return True once it is gone.
 
         Args:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from backends.base import Request
 from backends.dask_kubernetes import operator_manifest as manifest
-from backends.kubernetes.summary import summary as summary_of_job
-
-_PAGES_PORT = 8787
+from backends.dask_kubernetes import summary
 
 #: What isn't known before the attempt runs.
 _JOB_UID = "UID-OF-THE-JOB"
@@ -31,12 +28,7 @@ def rendered(request: Request) -> str:
 
 def pages(request: Request) -> dict[str, str]:
     """Return how people reach the scheduler's pages while the flow runs; nothing if a part of the request is wrong."""
-    job, namespace = summary_of_job(request).get("job"), request.get("namespace")
-    if not job or not isinstance(namespace, str):
-        return {}
-    service = f"service/{job}{manifest.SCHEDULER_SUFFIX}"
-    forward = ["kubectl", "port-forward", "-n", namespace, service, f"{_PAGES_PORT}:{_PAGES_PORT}"]
-    return {"dask pages": shlex.join(forward), "then open": f"http://127.0.0.1:{_PAGES_PORT}/status"}
+    return summary.pages(request, of=f"service/{{job}}{manifest.SCHEDULER_SUFFIX}", page="status")
 
 
 def _yaml(document: Any) -> str:

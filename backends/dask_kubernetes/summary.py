@@ -16,14 +16,19 @@ from backends.kubernetes.summary import summary as summary_of_job
 PAGES_PORT = 8787
 
 
-def pages(request: Request) -> dict[str, str]:
-    """Return how people reach the scheduler's pages while the flow runs; nothing if a part of the request is wrong."""
+def pages(request: Request, *, of: str = "job/{job}", page: str = "info/main/workers.html") -> dict[str, str]:
+    """Return how people reach the scheduler's pages while the flow runs; nothing if a part of the request is wrong.
+
+    Args:
+        request: of the attempt.
+        of: the object to which ports are forwarded; ``{job}`` is the name of its Job.
+        page: the path of the first page.
+    """
     job, namespace = summary_of_job(request).get("job"), request.get("namespace")
     if not job or not isinstance(namespace, str):
         return {}
-    forward = ["kubectl", "port-forward", "-n", namespace, f"job/{job}", f"{PAGES_PORT}:{PAGES_PORT}"]
-    link = f"http://127.0.0.1:{PAGES_PORT}/info/main/workers.html"
-    return {"dask pages": shlex.join(forward), "then open": link}
+    forward = ["kubectl", "port-forward", "-n", namespace, of.format(job=job), f"{PAGES_PORT}:{PAGES_PORT}"]
+    return {"dask pages": shlex.join(forward), "then open": f"http://127.0.0.1:{PAGES_PORT}/{page}"}
 
 
 def summary(request: Request) -> dict[str, str]:

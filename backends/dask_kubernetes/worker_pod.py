@@ -47,7 +47,7 @@ def template(
         spec: the user's own Pod, checked, or the default.
         attempt: the attempt.
         job: its Job as it is sent.
-        dask_env: variables that the worker gets beside the user's own, such as those of :func:`tls_env`.
+        dask_env: variables that the worker gets beside the user's own, such as those of its certificate.
     """
     pod: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", **copy.deepcopy(dict(spec))}
     pod.pop("status", None)
@@ -131,26 +131,6 @@ def _command(pod: Mapping[str, Any]) -> list[str]:
     """Return the worker's command, without its name."""
     program = ["python3", "-P", "-m", "distributed.cli.dask_worker", "--no-nanny"]
     return [*program, "--no-dashboard", "--dashboard-address", _PAGES, "--preload", PRELOAD, *options_of(pod)]
-
-
-def tls_env(cert: str, key: str) -> dict[str, str]:
-    """Return the configuration of Dask's TLS, for the worker and for clients in its tasks.
-
-    Args:
-        cert: path of the certificate in the worker's container.
-        key: path of its key.
-    """
-    prefix = "DASK_DISTRIBUTED__COMM"
-    roles = {
-        f"{prefix}__TLS__{role}__{name}": path
-        for role in ("SCHEDULER", "WORKER", "CLIENT")
-        for name, path in (("CERT", cert), ("KEY", key))
-    }
-    return {
-        f"{prefix}__REQUIRE_ENCRYPTION": "True",
-        f"{prefix}__TLS__CA_FILE": cert,
-        **roles,
-    }
 
 
 def _mount_scratch(pod: dict[str, Any], worker: dict[str, Any]) -> None:

@@ -59,9 +59,11 @@ class KubernetesBackend(ContainerBackend):
     #: What an attempt has on the cluster.
     objects: ClassVar[AttemptObjects] = JOB_ALONE
 
+    #: Builds the requests of attempts, and checks stored ones.
+    _manifest: ClassVar[submission.Manifest] = manifest
+
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings or Settings.load()
-        self._check_request: submission.Check = manifest.check_request
         self._create: submission.Create = create
         kubernetes = self._settings.group(KubernetesSettings)
         self._scope = Scope(manifest.cluster_name(self._settings), kubernetes.namespaces)
@@ -107,13 +109,13 @@ class KubernetesBackend(ContainerBackend):
         self._identity.refresh()
 
     def request(self, attempt: Attempt, *, module: str = RUNNER) -> Request:
-        request = manifest.build(attempt, self._settings, module=module)
+        request = self._manifest.build(attempt, self._settings, module=module)
         identity = self._identity.of_namespace(request["namespace"])
         return {**request, "identity": identity} if identity else request
 
     def preview(self, attempt: Attempt) -> tuple[Request, Sequence[str]]:
-        request = manifest.draft(attempt, self._settings)
-        return request, manifest.objections(request, self._settings)
+        request = self._manifest.draft(attempt, self._settings)
+        return request, self._manifest.objections(request, self._settings)
 
     @classmethod
     def remarks(cls, request: Request) -> Sequence[str]:
@@ -144,7 +146,7 @@ class KubernetesBackend(ContainerBackend):
             secrets,
             settings=self._settings,
             identity=self._identity,
-            check=self._check_request,
+            check=self._manifest.check_request,
             create=self._create,
         )
 

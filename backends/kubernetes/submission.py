@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from backends.base import Handle, Request
 from backends.container import server_address
@@ -15,6 +15,7 @@ from backends.kubernetes.handle import JobKey, make_handle
 from backends.kubernetes.jobs import MISMATCH_RETRY
 from backends.kubernetes.settings import KubernetesSettings
 from dispatcher.errors import Transient
+from dispatcher.runs.attempt import Attempt
 from dispatcher.runs.place_identity import part_of
 from dispatcher.settings import Settings
 
@@ -22,6 +23,23 @@ VARIABLES = "DISPATCHER__KUBERNETES__"  #: prefix of the settings' variables
 
 #: Rejects a stored request that these settings wouldn't have built; raises Permanent.
 Check = Callable[[Request, Settings], None]
+
+
+class Manifest(Protocol):
+    """A module that builds and checks the requests of a backend, as :mod:`backends.kubernetes.manifest` does."""
+
+    def build(self, attempt: Attempt, settings: Settings, *, module: str = ...) -> Request:
+        """Return the request of an attempt; raises Permanent if the settings don't allow it."""
+
+    def draft(self, attempt: Attempt, settings: Settings) -> Request:
+        """Return the request of an attempt whether or not the settings allow it."""
+
+    def objections(self, request: Request, settings: Settings) -> list[str]:
+        """Return what the settings don't allow in a request."""
+
+    def check_request(self, request: Request, settings: Settings) -> None:
+        """Raise Permanent for a stored request that the settings wouldn't have built."""
+
 
 #: Creates or adopts all that a request asks for, and returns the Job. Its third argument returns the manifest of the
 #: runner's Secret for the Job's UID.

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from dispatcher.runs.states import Cause, State
 from dispatcher.serialization import KeyRing
 from tests.integration.test_containers import cause_of, fail, greet, kinds, note_and_sleep, result_of
 from tests.integration.workers import Bench, Worker
-from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError, kubeconfig
+from tests.kubernetes_api import FakeCluster, StatusError, kubeconfig
 from tests.kubernetes_node import URL, Node
 from tests.kubernetes_proxy import FaultProxy
 from tests.waiting import wait_until
@@ -34,29 +33,12 @@ StartWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def serving() -> Iterator[FakeApiServer]:
-    with FakeApiServer() as serving:
-        yield serving
-
-
-@pytest.fixture
-def cluster(serving: FakeApiServer) -> FakeCluster:
-    return serving.cluster
-
-
-@pytest.fixture
 def node(cluster: FakeCluster, server_url: str, tmp_path: Path) -> Iterator[Node]:
     folder = tmp_path / "node"
     folder.mkdir()
     node = Node(cluster, server_url, folder)
     yield node
     node.close()
-
-
-@pytest.fixture
-def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as proxy:
-        yield proxy
 
 
 @pytest.fixture

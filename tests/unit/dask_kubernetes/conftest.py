@@ -3,43 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backends.dask_kubernetes.backend import DaskKubernetesBackend
-from tests.kubernetes_api import FakeApiServer, FakeCluster
+from dispatcher.support.failpoints import arm
+from tests.kubernetes_api import FakeCluster
 from tests.kubernetes_proxy import FaultProxy
 from tests.unit.dask_kubernetes.clusters import attempt, start_flow
 from tests.unit.kubernetes.backends import SECRETS, settings
 
 
 @pytest.fixture
-def serving() -> Iterator[FakeApiServer]:
-    with FakeApiServer() as serving:
-        yield serving
+def backend_class() -> type[DaskKubernetesBackend]:
+    """The backend's class."""
+    return DaskKubernetesBackend
 
 
 @pytest.fixture
-def cluster(serving: FakeApiServer) -> FakeCluster:
-    return serving.cluster
-
-
-@pytest.fixture
-def proxy(serving: FakeApiServer) -> Iterator[FaultProxy]:
-    with FaultProxy(lambda: HTTPConnection("127.0.0.1", serving.port)) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def make_backend(proxy: FaultProxy, tmp_path: Path) -> Iterator[Callable[[], DaskKubernetesBackend]]:
+def make_backend(
+    backend_class: type[DaskKubernetesBackend], proxy: FaultProxy, tmp_path: Path
+) -> Iterator[Callable[[], DaskKubernetesBackend]]:
     """Makes backends as workers in other processes have them."""
     backends: list[DaskKubernetesBackend] = []
 
     def make() -> DaskKubernetesBackend:
-        backends.append(DaskKubernetesBackend(settings(tmp_path, proxy.port)))
+        backends.append(backend_class(settings(tmp_path, proxy.port)))
         return backends[-1]
 
     yield make
@@ -65,3 +56,10 @@ def handle(backend: DaskKubernetesBackend, request_: Any, cluster: FakeCluster) 
     handle = backend.submit(request_, SECRETS)
     start_flow(cluster)
     return handle
+
+
+@pytest.fixture(autouse=True)
+def disarmed() -> Iterator[None]:
+    """No failpoint stays armed."""
+    yield
+    arm("")

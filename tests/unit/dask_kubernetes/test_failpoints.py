@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,12 +32,6 @@ OF_OPERATOR = {"cluster.operator_made"}
 
 #: Failpoints after a submission.
 OF_WORKERS = {"cluster.worker_made", "cluster.worker_deleted"}
-
-
-@pytest.fixture(autouse=True)
-def disarmed() -> Iterator[None]:
-    yield
-    arm("")
 
 
 def test_each_failpoint_has_a_test() -> None:

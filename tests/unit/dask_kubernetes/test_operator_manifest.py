@@ -151,3 +151,21 @@ def test_a_variable_of_your_own_stands(worker: Settings) -> None:
 def test_a_name_that_is_too_long_for_the_operator_is_refused(worker: Settings) -> None:
     with pytest.raises(Permanent, match="at most 53 characters"):
         manifest.build(jobs.attempt(environment(), name="flow-" + "x" * 49), worker)
+
+
+@pytest.mark.parametrize("name", ["DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", None])
+def test_a_flow_s_code_reaches_the_scheduler_although_the_files_of_prefect_block_it(
+    worker: Settings, name: str | None
+) -> None:
+    """They block ``run_function``, by which code gets there; workers keep the variable."""
+    blocking = {"name": name, "value": "['feed', 'run_function']"}
+    first = {**POD["spec"]["containers"][0], "env": [blocking] if name else []}
+    pod = {**POD, "spec": {**POD["spec"], "containers": [first]}}
+    variables = [
+        (variable["name"], variable["value"])
+        for variable in container_of(worker, "scheduler", worker_spec=pod)["env"]
+        if "BLOCKED" in variable["name"]
+    ]
+    assert variables == [("DASK_DISTRIBUTED__SCHEDULER__BLOCKED_HANDLERS", "['feed']")]
+    if name:
+        assert blocking in container_of(worker, "worker", worker_spec=pod)["env"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,10 +14,10 @@ from dispatcher.errors import Permanent, Transient
 from dispatcher.inspection.finding import Finding, Level
 from dispatcher.runs.states import Cause
 from dispatcher.support.failpoints import FailpointError, arm
-from tests.kubernetes_api import FakeApiServer, FakeCluster, StatusError
-from tests.unit.dask_kubernetes.clusters import names_of, start_flow
+from tests.kubernetes_api import FakeCluster, StatusError
+from tests.unit.dask_kubernetes.clusters import names_of
 from tests.unit.kubernetes import jobs
-from tests.unit.kubernetes.backends import NAME, SECRETS, eventually, settings
+from tests.unit.kubernetes.backends import NAME, eventually
 from tests.unit.kubernetes.test_doctor import FOUND, ended, with_pod
 
 KINDS = ("daskclusters", "daskautoscalers")
@@ -26,41 +25,8 @@ KOPF = "kopf.zalando.org/KopfFinalizerMarker"
 
 
 @pytest.fixture
-def serving() -> Iterator[FakeApiServer]:
-    with FakeApiServer() as serving:
-        yield serving
-
-
-@pytest.fixture
-def cluster(serving: FakeApiServer) -> FakeCluster:
-    return serving.cluster
-
-
-@pytest.fixture
-def backend(serving: FakeApiServer, tmp_path: Path) -> Iterator[DaskOperatorBackend]:
-    backend = DaskOperatorBackend(settings(tmp_path, serving.port))
-    yield backend
-    backend.close()
-
-
-@pytest.fixture
-def make_backend(serving: FakeApiServer, tmp_path: Path) -> Iterator[Callable[[], DaskOperatorBackend]]:
-    """Make backends, each as a process of its own would have it."""
-    backends: list[DaskOperatorBackend] = []
-
-    def make() -> DaskOperatorBackend:
-        backends.append(DaskOperatorBackend(settings(tmp_path, serving.port)))
-        return backends[-1]
-
-    yield make
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture(autouse=True)
-def disarmed() -> Iterator[None]:
-    yield
-    arm("")
+def backend_class() -> type[DaskOperatorBackend]:
+    return DaskOperatorBackend
 
 
 @pytest.fixture
@@ -68,13 +34,6 @@ def request_(backend: DaskOperatorBackend) -> Any:
     backend.identify()
     environment = DaskKubernetesEnvironment(min_workers=0, max_workers=4, image="i:1", operator=True)
     return backend.prepare(jobs.attempt(environment))
-
-
-@pytest.fixture
-def handle(backend: DaskOperatorBackend, request_: Any, cluster: FakeCluster) -> Any:
-    handle = backend.submit(request_, SECRETS)
-    start_flow(cluster)
-    return handle
 
 
 def hold(cluster: FakeCluster, kind: str) -> None:

@@ -1,1 +1,0 @@
-"""Tests of clusters of the Dask operator."""
